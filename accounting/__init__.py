@@ -1,0 +1,1 @@
+"""Money: ledger, grants, segments, charges. Plugs into the ports of `broker.ports`."""
