@@ -1,0 +1,160 @@
+"""What placement works on and answers with: frozen values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+from uuid import UUID
+
+from broker.pricing import RateCard
+from broker.values import Amount, Commodity, Quantity
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A validated workload document of kind `machine`. Sizes are minima; empty tuples mean "any"."""
+
+    name: str
+    project: str
+    image: str
+    cores: int
+    memory_mib: int
+    duration: timedelta
+    count: int = 1
+    disk_gib: int = 0
+    gpus: int = 0
+    gpu_model: str | None = None
+    arch: str | None = None
+    public_address: bool = False
+    ssh_key: str | None = None
+    user_data: str | None = None
+    sites: tuple[str, ...] = ()
+    providers: tuple[str, ...] = ()
+    jurisdictions: tuple[str, ...] = ()
+    max_price: Amount | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogueSite:
+    """A site as placement sees it. `free` maps a quota resource to what is left, None for unlimited.
+
+    `images` maps every name a workload may use to (remote id, minimum disk GiB, minimum memory MiB). `card` None means
+    that no price is known. `trouble` says why nothing can be started there now, None where it can.
+    """
+
+    site_id: UUID
+    name: str
+    provider: str
+    jurisdiction: str | None
+    region: str | None
+    images: Mapping[str, tuple[str, int, int]]
+    free: Mapping[str, Decimal | None]
+    card: RateCard | None
+    trouble: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogueOffer:
+    """One instance type at one site."""
+
+    offer_id: UUID
+    site_id: UUID
+    remote_id: str
+    name: str
+    cores: int
+    memory_mib: int
+    disk_gib: int
+    gpus: int
+    gpu_model: str | None
+    arch: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """Everything that can be bought, at one moment. Equal digests mean equal contents."""
+
+    sites: tuple[CatalogueSite, ...]
+    offers: tuple[CatalogueOffer, ...]
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlacementFacts:
+    """What accounting knows about the project: what it pays in, and what is free, per commodity."""
+
+    project: str
+    free: Mapping[Commodity, Amount]
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Assumptions:
+    """Settings that a price rests on; shown in every quote.
+
+    Attributes:
+        stop_delay: time that stopping may take after the end, paid at the running price.
+        settle_time: as in the launch contract, added to the hold.
+    """
+
+    stop_delay: timedelta
+    settle_time: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class CostLine:
+    """One component of a total, with the quantity and unit price it was made of."""
+
+    component: str
+    quantity: Quantity
+    unit_price: Decimal
+    amount: Amount
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why an offer or a whole site was not chosen: the clause, what was wanted, what there is, what to change."""
+
+    clause: str
+    wanted: str
+    offered: str
+    hint: str
+
+    def __str__(self) -> str:
+        """`cores: wanted 16, offered at most 8`."""
+        return f"{self.clause}: wanted {self.wanted}, offered {self.offered}"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A surviving offer, priced for the whole workload (all members). `hold` >= `total` is what must be free."""
+
+    offer: CatalogueOffer
+    site: CatalogueSite
+    total: Amount
+    hold: Amount
+    hourly: Amount
+    lines: tuple[CostLine, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SiteVerdict:
+    """What became of one site: its best rank (from 1), or the reasons that emptied it, nearest miss first."""
+
+    site_id: UUID
+    site: str
+    rank: int | None
+    summary: str
+    offers: int
+    reasons: tuple[Reason, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Candidates, cheapest first; one verdict per site; offers eliminated per clause; nearest relaxations."""
+
+    candidates: tuple[Candidate, ...]
+    verdicts: tuple[SiteVerdict, ...]
+    eliminated: Mapping[str, int]
+    relaxations: tuple[str, ...]
