@@ -33,7 +33,8 @@ class Segment(Base):
     ends_at: Mapped[datetime | None]
     state: Mapped[LeaseState] = mapped_column(choice(LeaseState, "state"))
     sku: Mapped[Name]
-    rate_card_version_id: Mapped[UUID] = mapped_column(ForeignKey("rate_card_versions.id"))
+    # None: no rate card was in force, so the price is unknown (never zero), and the segment waits for one.
+    rate_card_version_id: Mapped[UUID | None] = mapped_column(ForeignKey("rate_card_versions.id"))
     is_estimated: Mapped[bool] = mapped_column(default=False)
 
 
@@ -46,10 +47,11 @@ class ChargeState(StrEnum):
 
 
 class Charge(Base):
-    """A rated segment. Columns are FOCUS 1.2 Cost and Usage, in snake case; `x_` columns are ours."""
+    """A rated segment: one row per SKU and tier. Columns are FOCUS 1.2 Cost and Usage, in snake case; `x_` are ours."""
 
     __tablename__ = "charges"
-    __table_args__ = (UniqueConstraint("segment_id", "sku_id"),)
+    # One row per tier, because FOCUS wants list cost = list unit price x pricing quantity in every row.
+    __table_args__ = (UniqueConstraint("segment_id", "sku_price_id"),)
 
     id: Mapped[Id]
     segment_id: Mapped[UUID] = mapped_column(ForeignKey("segments.id"))
