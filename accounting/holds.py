@@ -1,0 +1,247 @@
+"""Money set aside for orders: the ledger as the core sees it (`broker.ports.Ledger`).
+
+An order is paid by its project's grants in the order of their positions; a hold may be split over several. Only a grant
+that is open over the whole window takes part, so that no charge of the window falls outside its eligible time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import ROUND_CEILING, Decimal
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from accounting.models.grants import Grant, MoneyHold
+from accounting.models.ledger import Balance
+from broker.errors import Conflict, GrantExhausted, NotFound, RateMissing
+from broker.models.people import Project
+from broker.models.workloads import Order
+from broker.values import STORED, Amount, Commodity, exact, plain, utc
+
+
+@dataclass(frozen=True, slots=True)
+class Booking:
+    """Whose money is set aside, from when until when."""
+
+    order_id: UUID
+    project_id: UUID
+    project: str
+    now: datetime
+    until: datetime
+
+    def closes(self, grant: Grant) -> str | None:
+        """Why the grant cannot pay for the whole window; None where it can."""
+        if grant.starts_at > self.now:
+            return f"opens on {_moment(grant.starts_at)}"
+        if grant.ends_at <= self.now:
+            return f"ended on {_moment(grant.ends_at)}"
+        if grant.ends_at < self.until:
+            return f"ends on {_moment(grant.ends_at)}, before this would on {_moment(self.until)}"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Purse:
+    """A grant, its locked balance, and what the order has open on it. `closed` says why it cannot take more."""
+
+    grant: Grant
+    balance: Balance
+    hold: MoneyHold | None
+    closed: str | None
+
+    @property
+    def free(self) -> Decimal:
+        """What can be set aside besides what already is."""
+        assert self.balance.ceiling is not None, "a grant's balance has a ceiling"
+        return self.balance.ceiling - self.balance.posted - self.balance.held
+
+    @property
+    def remaining(self) -> Decimal:
+        """What the order has left here."""
+        return self.hold.remaining if self.hold else Decimal(0)
+
+    @property
+    def used(self) -> Decimal:
+        """What was charged to the order's hold here."""
+        return self.hold.amount - self.hold.remaining if self.hold else Decimal(0)
+
+
+class GrantLedger:
+    """Sets money aside on grants. Implements `broker.ports.Ledger`; keeps nothing between calls.
+
+    The caller's transaction locks the project's grant balances first, in the order of their ids, then order and lease.
+    """
+
+    def hold(
+        self, session: Session, order_id: UUID, amounts: Sequence[Amount], until: datetime, *, now: datetime
+    ) -> None:
+        """Set `amounts` aside until `until` (rounded up to nine decimals), or raise and hold nothing.
+
+        Raises:
+            GrantExhausted: where the grants open over [now, until) have not enough free; says how much each has.
+            RateMissing: where no grant of the project pays in the amount's commodity, and no rate is known.
+            Conflict: where the order has a hold already.
+            NotFound: for an unknown order.
+        """
+        booking = _booking(session, order_id, until, now=now)
+        purses = _purses(session, booking)
+        if any(purse.hold for purse in purses):
+            raise Conflict(f"Order {order_id} has money set aside already.", hint="Extend its hold instead.")
+        _set(session, booking, purses, amounts)
+
+    def extend(
+        self, session: Session, order_id: UUID, amounts: Sequence[Amount], until: datetime, *, now: datetime
+    ) -> None:
+        """Change the order's hold to `amounts` in all until `until`; raises as `hold`, and changes nothing then.
+
+        "In all" counts what was already charged to the hold: a hold of 10 of which 4 are charged, extended to 12, has
+        8 left. Less than what was charged leaves nothing. What a grant holds that is not open until the new end moves
+        to the others. An order whose hold was released gets a new one.
+        """
+        booking = _booking(session, order_id, until, now=now)
+        _set(session, booking, _purses(session, booking), amounts)
+
+    def release(self, session: Session, order_id: UUID, *, now: datetime) -> None:
+        """Give back what is left of the order's hold. Twice is fine; an order without one too."""
+        booking = _booking(session, order_id, now, now=now)
+        with exact():
+            for purse in _purses(session, booking):
+                if purse.hold is not None:
+                    purse.balance.held -= purse.hold.remaining
+                    purse.hold.released_at = booking.now
+        session.flush()
+
+
+def _booking(session: Session, order_id: UUID, until: datetime, *, now: datetime) -> Booking:
+    found = session.execute(
+        select(Project.id, Project.name).join(Order, Order.project_id == Project.id).where(Order.id == order_id)
+    ).one_or_none()
+    if found is None:
+        raise NotFound(f"There is no order {order_id}.", order=str(order_id))
+    return Booking(order_id, found.id, found.name, utc(now, field="now"), utc(until, field="until"))
+
+
+def _purses(session: Session, booking: Booking) -> list[Purse]:
+    """The project's grants in the order of their positions, their balances locked in the order of their ids."""
+    rows = session.execute(
+        select(Grant, Balance)
+        .join(Balance, (Balance.account_id == Grant.account_id) & (Balance.commodity == Grant.commodity))
+        .where(Grant.project_id == booking.project_id)
+        .order_by(Balance.id)
+        .with_for_update(of=Balance)
+        .execution_options(populate_existing=True)
+    ).tuples()
+    balances = dict(rows.all())
+    # Read after the lock: holds change only under it.
+    holds = {
+        hold.balance_id: hold
+        for hold in session.scalars(
+            select(MoneyHold)
+            .where(MoneyHold.order_id == booking.order_id, MoneyHold.released_at.is_(None))
+            .execution_options(populate_existing=True)
+        )
+    }
+    return [
+        Purse(grant, balance, holds.get(balance.id), booking.closes(grant))
+        for grant, balance in sorted(balances.items(), key=lambda pair: pair[0].position)
+    ]
+
+
+def _set(session: Session, booking: Booking, purses: Sequence[Purse], amounts: Iterable[Amount]) -> None:
+    """Bring the order's hold to `amounts` in all: decide for every commodity first, then write."""
+    totals = {Commodity(purse.grant.commodity): Decimal(0) for purse in purses if purse.hold}
+    with exact():
+        for amount in amounts:
+            if amount.value < 0:
+                raise ValueError(f"a hold of {amount.value} {amount.commodity}")
+            totals[amount.commodity] = totals.get(amount.commodity, Decimal(0)) + amount.value
+        shares: dict[UUID, Decimal] = {}
+        for commodity in sorted(totals):
+            total = Amount(totals[commodity].quantize(STORED, rounding=ROUND_CEILING), commodity)
+            shares |= _shares(booking, purses, total)
+        for purse in purses:
+            _write(session, booking, purse, shares.get(purse.grant.id, Decimal(0)))
+    session.flush()
+
+
+def _shares(booking: Booking, purses: Sequence[Purse], total: Amount) -> dict[UUID, Decimal]:
+    """What is to remain on each grant: where it is already as far as possible, then what is free, by position."""
+    same = [purse for purse in purses if purse.grant.commodity == total.commodity.code]
+    missing = max(total.value - sum((purse.used for purse in same), Decimal(0)), Decimal(0))
+    if missing and purses and not same:
+        raise _no_rate(booking, purses, total)
+    usable = [purse for purse in same if purse.closed is None]
+    shares = dict.fromkeys((purse.grant.id for purse in usable), Decimal(0))
+    for room in ("remaining", "free"):
+        for purse in usable:
+            part = min(getattr(purse, room), missing)
+            shares[purse.grant.id] += part
+            missing -= part
+    if missing:
+        raise _exhausted(booking, same, total)
+    return shares
+
+
+def _write(session: Session, booking: Booking, purse: Purse, remaining: Decimal) -> None:
+    if purse.hold is None and not remaining:
+        return
+    hold = purse.hold
+    purse.balance.held += remaining - purse.remaining
+    if hold is None:
+        session.add(
+            MoneyHold(
+                order_id=booking.order_id,
+                balance_id=purse.balance.id,
+                amount=remaining,
+                remaining=remaining,
+                made_at=booking.now,
+                until=booking.until,
+            )
+        )
+        return
+    hold.amount, hold.remaining, hold.until = purse.used + remaining, remaining, booking.until
+
+
+def _exhausted(booking: Booking, purses: Sequence[Purse], total: Amount) -> GrantExhausted:
+    """The refusal, with what each grant has and what can be done."""
+    commodity = total.commodity
+    states = []
+    for purse in purses:
+        left = _show(Amount(purse.free + purse.remaining, commodity))
+        states.append(f"{purse.grant.name}: {purse.closed}" if purse.closed else f"{purse.grant.name}: {left} free")
+    free = sum((purse.free + purse.remaining for purse in purses if purse.closed is None), Decimal(0))
+    needed = total.value - sum((purse.used for purse in purses), Decimal(0))
+    grants = "; ".join(states) if states else "it has no grant"
+    return GrantExhausted(
+        f"Project {booking.project} needs {_show(Amount(needed, commodity))} set aside until {_moment(booking.until)}, "
+        f"and {_show(Amount(free, commodity))} is free ({grants}).",
+        hint="Ask for less time or a cheaper offer, stop something that runs, or have a grant raised or extended.",
+        needed=plain(needed),
+        free=plain(free),
+        commodity=commodity.code,
+        grants=states,
+    )
+
+
+def _no_rate(booking: Booking, purses: Sequence[Purse], total: Amount) -> RateMissing:
+    pays = sorted({purse.grant.commodity for purse in purses})
+    return RateMissing(
+        f"{_show(total)} cannot be set aside: the grants of project {booking.project} pay in "
+        f"{', '.join(pays)}, and no exchange rate from {total.commodity} is known.",
+        hint=f"Choose an offer priced in {' or '.join(pays)}, or have a grant in {total.commodity} added.",
+        commodity=total.commodity.code,
+        grants=pays,
+    )
+
+
+def _show(amount: Amount) -> str:
+    """As people read money, but never so rounded that "needs 10.00, and 10.00 is free"."""
+    return str(amount) if amount.rounded().value == amount.value else f"{plain(amount.value)} {amount.commodity}"
+
+
+def _moment(moment: datetime) -> str:
+    return f"{utc(moment):%Y-%m-%d %H:%M} UTC"
