@@ -69,6 +69,7 @@ class Lease(Base):
     ends_at: Mapped[Time]
     gone_at: Mapped[datetime | None]
     stop_reason: Mapped[str | None]
+    failure: Mapped[str | None]  # why the site could not give the machine; None once it ran
     # the schedule and its fence
     generation: Mapped[int] = mapped_column(default=0)
     claim_until: Mapped[datetime | None]
@@ -82,6 +83,7 @@ class Lease(Base):
     settled_at: Mapped[datetime | None]  # when accounting had nothing left to do for it
 
     parts: Mapped[list[Part]] = relationship(lazy="raise", order_by="Part.position")
+    attempts: Mapped[list[LaunchAttempt]] = relationship(lazy="raise", order_by="LaunchAttempt.number", viewonly=True)
 
 
 class Part(Base):
@@ -103,8 +105,6 @@ class Part(Base):
     remote_id: Mapped[str | None]
     made_at: Mapped[datetime | None]
     gone_at: Mapped[datetime | None]
-
-    attempts: Mapped[list[LaunchAttempt]] = relationship(lazy="raise", order_by="LaunchAttempt.number")
 
 
 class Outcome(StrEnum):

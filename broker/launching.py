@@ -1,0 +1,320 @@
+"""The remote half of a step: make a part, find out what an open attempt made, delete a part or what an attempt lost.
+
+Each function is one remote conversation between two transactions: none is held open while a site answers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session, sessionmaker
+
+from broker.claims import Claim, writing
+from broker.errors import SiteConflict, SiteError, SiteRefused, SiteUnknown
+from broker.models.leases import OPEN, LaunchAttempt, Lease, LeaseState, Outcome, Part
+from broker.observations import see_gone
+from broker.ports import CloudAdapter, Ledger
+from broker.remote import Deadline, Fence, MachineSpec, PartKind, RemotePart, Tags
+from broker.timeline import Concern, raise_finding, tell
+from broker.values import new_id
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long things may take. Settings; the defaults suit real clouds.
+
+    Attributes:
+        call: total time of one conversation with a site, and so from an attempt's start to its `give_up_at`.
+        claim: how long a claim stands without a write; longer than `call`.
+        first_look, last_look: the shortest and the longest wait before an unfinished lease is looked at again.
+        settle: overrides the adapter's settle time where set.
+    """
+
+    call: timedelta = timedelta(seconds=60)
+    claim: timedelta = timedelta(seconds=150)
+    first_look: timedelta = timedelta(seconds=1)
+    last_look: timedelta = timedelta(minutes=5)
+    settle: timedelta | None = None
+
+    def backoff(self, failures: int) -> timedelta:
+        """Doubles with every failure in a row, from `first_look` to `last_look`."""
+        return min(self.first_look * int(2 ** min(failures, 20)), self.last_look)
+
+
+@dataclass(slots=True)
+class Pass:
+    """One worker's pass over one lease: its tools, its claim, and what it has already looked at."""
+
+    sessions: sessionmaker[Session]
+    adapter: CloudAdapter
+    installation: UUID
+    ledger: Ledger
+    timing: Timing
+    mine: Claim
+    done: set[UUID] = field(default_factory=set)
+    look_in: timedelta | None = None
+
+    @property
+    def settle(self) -> timedelta:
+        """From the last moment a request may be sent until what it made must show."""
+        return self.timing.settle if self.timing.settle is not None else self.adapter.settle_time
+
+    def deadline(self) -> Deadline:
+        """For one conversation that starts now."""
+        return Deadline.after(self.timing.call.total_seconds())
+
+    def later(self, key: UUID, wait: timedelta) -> None:
+        """Leave `key` for this pass; the lease is looked at again after the shortest such wait."""
+        self.done.add(key)
+        wait = max(wait, self.timing.first_look)
+        self.look_in = wait if self.look_in is None else min(self.look_in, wait)
+
+
+def plan(run: Pass, lease: Lease) -> None:
+    """Write down the parts that the site's way of making a machine needs."""
+    specs = run.adapter.plan(MachineSpec(**lease.spec))
+    with writing(run.sessions, run.mine) as (session, row):
+        for position, spec in enumerate(specs):
+            session.add(
+                Part(
+                    lease_id=row.id,
+                    kind=spec.kind,
+                    position=position,
+                    fence=spec.fence,
+                    is_harmless=spec.is_harmless,
+                )
+            )
+
+
+# --- making ------------------------------------------------------------------------------------------------------
+
+
+def make(run: Pass, lease: Lease, part: Part) -> None:
+    """Commit an attempt, send its request, write down what came of it."""
+    if any(attempt.part_id == part.id for attempt in lease.attempts) and _adopt(run, lease, part):
+        return
+    # The monotonic clock is read before the row's `give_up_at` is set, so the request never goes out after it.
+    deadline = run.deadline()
+    attempt = _open_attempt(run, lease, part)
+    tags = Tags(run.installation, lease.id, attempt.id, lease.project, lease.ends_at)
+    try:
+        remote_id = run.adapter.make(
+            part.kind, MachineSpec(**lease.spec), tags=tags, made=_made(lease), deadline=deadline
+        )
+    except SiteUnknown as error:
+        _close(run, attempt, Outcome.UNKNOWN, error)
+        run.later(attempt.id, run.timing.first_look)
+        return
+    except SiteError as error:
+        _close(run, attempt, Outcome.REFUSED, error)
+        # A conflict says that the fence held: something of ours may have the name or the part. Look at once.
+        if isinstance(error, SiteConflict) and _adopt(run, lease, part):
+            return
+        if not isinstance(error, SiteRefused):
+            raise  # denied or busy: about us, not about the offer
+        return
+    _win(run, attempt.id, part, remote_id)
+
+
+def _open_attempt(run: Pass, lease: Lease, part: Part) -> LaunchAttempt:
+    with writing(run.sessions, run.mine) as (session, row):
+        now = session.scalars(select(func.clock_timestamp())).one()
+        number = sum(1 for attempt in lease.attempts if attempt.part_id == part.id) + 1
+        attempt = LaunchAttempt(
+            id=new_id(),
+            lease_id=lease.id,
+            part_id=part.id,
+            number=number,
+            fence=part.fence,
+            started_at=now,
+            give_up_at=now + run.timing.call,
+            outcome=Outcome.PREPARED,
+        )
+        session.add(attempt)
+        if part.kind is PartKind.SERVER:
+            tell(session, row, "launch", f"asking the site for the machine (try {number})", attempt=str(attempt.id))
+    return attempt
+
+
+def _win(run: Pass, attempt_id: UUID, part: Part, remote_id: str) -> bool:
+    """Set the part's remote id if nobody has; an attempt that comes second with another id is marked DISCARD.
+
+    Not fenced on purpose: that something exists is a fact, whoever learns it. The compare-and-set decides.
+    """
+    with run.sessions.begin() as session:
+        # Lease first, as everywhere: two who write to one lease's parts wait for each other, and do not deadlock.
+        session.execute(select(Lease.id).where(Lease.id == part.lease_id).with_for_update())
+        now = func.clock_timestamp()
+        session.execute(
+            update(Part).where(Part.id == part.id, Part.remote_id.is_(None)).values(remote_id=remote_id, made_at=now)
+        )
+        won = session.scalars(select(Part.remote_id).where(Part.id == part.id)).one() == remote_id
+        session.execute(
+            update(LaunchAttempt)
+            .where(LaunchAttempt.id == attempt_id)
+            .values(remote_id=remote_id, outcome=Outcome.CREATED if won else Outcome.DISCARD, resolved_at=now)
+        )
+        if not won:
+            lease = session.get_one(Lease, part.lease_id)
+            tell(session, lease, "discard", f"a second {part.kind} was made and will be deleted", remote_id=remote_id)
+    return won
+
+
+def _close(run: Pass, attempt: LaunchAttempt, outcome: Outcome, error: SiteError) -> None:
+    """Write an attempt's outcome; unfenced, as it is the attempt's own."""
+    with run.sessions.begin() as session:
+        session.execute(
+            update(LaunchAttempt)
+            .where(LaunchAttempt.id == attempt.id, LaunchAttempt.outcome.in_(OPEN))
+            .values(
+                outcome=outcome,
+                error_code=error.code,
+                error=error.detail[:2000],
+                resolved_at=None if outcome in OPEN else func.clock_timestamp(),
+            )
+        )
+
+
+# --- what an open attempt made -----------------------------------------------------------------------------------
+
+
+def resolve(run: Pass, lease: Lease, attempt: LaunchAttempt, part: Part, *, now: datetime) -> None:
+    """Look for what an open attempt made; absence counts only after `give_up_at` and the settle time."""
+    if part.remote_id is None and _adopt(run, lease, part):
+        return
+    settled_at = attempt.give_up_at + run.settle
+    if now < settled_at:
+        run.later(attempt.id, min(settled_at - now, run.timing.backoff(lease.failures + 1)))
+        return
+    if part.fence is Fence.NONE and not part.is_harmless:
+        _wait_for_a_person(run, lease, attempt, part, now=now)
+        return
+    with run.sessions.begin() as session:
+        session.execute(
+            update(LaunchAttempt)
+            .where(LaunchAttempt.id == attempt.id, LaunchAttempt.outcome.in_(OPEN))
+            .values(outcome=Outcome.ABSENT, resolved_at=func.clock_timestamp())
+        )
+
+
+def _wait_for_a_person(run: Pass, lease: Lease, attempt: LaunchAttempt, part: Part, *, now: datetime) -> None:
+    """Nothing at the site would stop a second machine: keep looking, and after three settle times tell a person."""
+    if now >= attempt.give_up_at + 3 * run.settle:
+        with writing(run.sessions, run.mine) as (session, row):
+            concern = Concern(
+                kind="launch_unknown",
+                key=str(attempt.id),
+                text=f"the site never said whether it made the {part.kind} of {lease.project}/{lease.spec['name']}",
+                hint="Look at the site. Once it surely does not exist, stop the lease and order again.",
+                site_id=row.site_id,
+                lease_id=row.id,
+            )
+            raise_finding(session, concern, now=now)
+    run.later(attempt.id, run.timing.last_look)
+
+
+def _adopt(run: Pass, lease: Lease, part: Part) -> bool:
+    """Find what earlier tries made; the first becomes the part, the others are discarded. True where one was found."""
+    found = run.adapter.find(part.kind, lease=lease.id, made=_made(lease), deadline=run.deadline())
+    mine = [thing for thing in found if thing.tags is None or thing.tags.installation == run.installation]
+    lost = {attempt.remote_id for attempt in lease.attempts if attempt.outcome in (Outcome.DISCARD, Outcome.GONE)}
+    mine = [thing for thing in mine if thing.remote_id not in lost]
+    for thing in mine:
+        _win(run, _attempt_of(run, lease, part, thing), part, thing.remote_id)
+    return bool(mine)
+
+
+def _attempt_of(run: Pass, lease: Lease, part: Part, thing: RemotePart) -> UUID:
+    """The attempt that made a thing: by its tag, else the open one, else a row for it is added."""
+    tries = [attempt for attempt in lease.attempts if attempt.part_id == part.id]
+    free = [attempt for attempt in tries if attempt.remote_id in (None, thing.remote_id)]
+    tagged = [attempt for attempt in free if thing.tags is not None and attempt.id == thing.tags.attempt]
+    chosen = tagged or [attempt for attempt in free if attempt.outcome in OPEN]
+    if chosen:
+        chosen[0].remote_id = thing.remote_id
+        return chosen[0].id
+    with run.sessions.begin() as session:
+        return record_stray(session, part, thing.remote_id, outcome=Outcome.CREATED)
+
+
+def record_stray(session: Session, part: Part, remote_id: str, *, outcome: Outcome) -> UUID:
+    """A row for a thing that no attempt accounts for, so that it is kept or deleted like the others."""
+    session.execute(select(Lease.id).where(Lease.id == part.lease_id).with_for_update())
+    known = session.scalars(
+        select(LaunchAttempt).where(LaunchAttempt.part_id == part.id, LaunchAttempt.remote_id == remote_id)
+    ).first()
+    if known is not None:
+        return known.id
+    number = session.scalars(select(func.max(LaunchAttempt.number)).where(LaunchAttempt.part_id == part.id)).one() or 0
+    now = session.scalars(select(func.clock_timestamp())).one()
+    attempt = LaunchAttempt(
+        id=new_id(),
+        lease_id=part.lease_id,
+        part_id=part.id,
+        number=number + 1,
+        fence=part.fence,
+        started_at=now,
+        give_up_at=now,
+        remote_id=remote_id,
+        outcome=outcome,
+        resolved_at=now,
+    )
+    session.add(attempt)
+    session.flush()
+    return attempt.id
+
+
+def _made(lease: Lease) -> dict[PartKind, str]:
+    return {part.kind: part.remote_id for part in lease.parts if part.remote_id is not None and part.gone_at is None}
+
+
+# --- deleting ----------------------------------------------------------------------------------------------------
+
+
+def discard(run: Pass, attempt: LaunchAttempt, part: Part) -> None:
+    """Delete what an attempt made beside the part."""
+    if attempt.remote_id is None:
+        raise ValueError(f"attempt {attempt.id} is to be discarded and has no remote id")
+    if not _delete(run, part.kind, attempt.remote_id, made_at=attempt.resolved_at):
+        run.later(attempt.id, run.timing.backoff(1))
+        return
+    with run.sessions.begin() as session:
+        session.execute(update(LaunchAttempt).where(LaunchAttempt.id == attempt.id).values(outcome=Outcome.GONE))
+
+
+def remove(run: Pass, lease: Lease, part: Part) -> None:
+    """Delete a part of the lease; it is gone when the site says so."""
+    if part.remote_id is None:
+        raise ValueError(f"part {part.id} was never made")
+    is_machine = part.kind is PartKind.SERVER
+    if is_machine and lease.state is not LeaseState.DELETING:
+        with writing(run.sessions, run.mine) as (session, row):
+            row.state = LeaseState.DELETING
+            tell(session, row, "stop", f"deleting the machine: {row.stop_reason or 'no longer wanted'}")
+    # A machine that was ever seen does show: its 404 needs no settle time.
+    made_at = None if is_machine and lease.seen_at is not None else part.made_at
+    if not _delete(run, part.kind, part.remote_id, made_at=made_at):
+        run.later(part.id, run.timing.first_look)
+        return
+    with writing(run.sessions, run.mine) as (session, row):
+        now = session.scalars(select(func.clock_timestamp())).one()
+        session.execute(update(Part).where(Part.id == part.id).values(gone_at=now))
+        if is_machine:
+            see_gone(session, row, seen_at=now, ended_at=now, is_estimated=False)
+
+
+def _delete(run: Pass, kind: PartKind, remote_id: str, *, made_at: datetime | None) -> bool:
+    """Ask for deletion and look; True once the site itself says that it is gone.
+
+    A 404 soon after the making may only mean that it does not show yet, so it counts after the settle time.
+    """
+    deadline = run.deadline()
+    run.adapter.delete(kind, remote_id, deadline=deadline)
+    if run.adapter.look(kind, remote_id, deadline=deadline) is not None:
+        return False
+    with run.sessions() as session:
+        now = session.scalars(select(func.clock_timestamp())).one()
+    return made_at is None or now >= made_at + run.settle

@@ -1,0 +1,92 @@
+"""What was seen becomes rows: one observation per change, and the lease's own columns beside it.
+
+Every sighting carries the moment before which the site was asked (a listing's start). Later sightings win; older ones
+are dropped, however late they arrive.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from broker.models.leases import Desired, Lease, LeaseState, Observation, lease_state
+from broker.models.workloads import Order, OrderState
+from broker.remote import MachineState, RemoteMachine
+from broker.timeline import tell
+
+
+def see(session: Session, lease: Lease, machine: RemoteMachine, *, seen_at: datetime) -> bool:
+    """Write down a machine that was seen; True where its state or type changed. `lease` must be locked."""
+    if lease.gone_at is not None or (lease.seen_at is not None and seen_at <= lease.seen_at):
+        return False
+    lease.seen_at, lease.missing_since, lease.is_missing = seen_at, None, False
+    if machine.addresses:
+        lease.addresses = list(machine.addresses)
+    state = lease_state(machine.state)
+    last = _last(session, lease)
+    # A site that does not name the type has not changed it.
+    kind = machine.instance_type or (last.instance_type if last else None)
+    changed = last is None or (last.state, last.instance_type) != (state, kind)
+    if changed:
+        first_run = state is LeaseState.RUNNING and lease.started_at is None
+        since = machine.launched_at if first_run else None
+        session.add(
+            Observation(
+                lease_id=lease.id,
+                seen_at=seen_at,
+                state=state,
+                raw_status=machine.raw_status,
+                instance_type=kind,
+                since=since,
+            )
+        )
+        if first_run:
+            _start(session, lease, since or seen_at)
+        tell(session, lease, "state", _words(machine))
+    if lease.desired is not Desired.GONE or machine.state is MachineState.DELETING:
+        lease.state = state
+    return changed
+
+
+def see_gone(session: Session, lease: Lease, *, seen_at: datetime, ended_at: datetime, is_estimated: bool) -> None:
+    """Write down that the machine is gone; `is_estimated` where the end is only when it was last seen."""
+    last = _last(session, lease)
+    if last is None or last.state is LeaseState.GONE:
+        return
+    lease.seen_at, lease.missing_since, lease.is_missing = seen_at, None, False
+    session.add(
+        Observation(
+            lease_id=lease.id,
+            seen_at=seen_at,
+            state=LeaseState.GONE,
+            raw_status="",
+            instance_type=last.instance_type,
+            since=ended_at,
+            is_estimated=is_estimated,
+        )
+    )
+    tell(session, lease, "state", "the machine is gone" + (" (its end is estimated)" if is_estimated else ""))
+
+
+def _start(session: Session, lease: Lease, started_at: datetime) -> None:
+    """The first time it runs: the paid duration begins now, and the order is active."""
+    order = session.get_one(Order, lease.order_id)
+    lease.started_at = started_at
+    lease.ends_at = started_at + order.duration
+    if order.state is OrderState.PLACED:
+        order.state = OrderState.ACTIVE
+
+
+def _last(session: Session, lease: Lease) -> Observation | None:
+    return session.scalars(
+        select(Observation).where(Observation.lease_id == lease.id).order_by(Observation.seen_at.desc()).limit(1)
+    ).first()
+
+
+def _words(machine: RemoteMachine) -> str:
+    text = f"the site says {machine.state.value} ({machine.raw_status})"
+    if machine.state is MachineState.RUNNING and machine.addresses:
+        text += f" at {', '.join(machine.addresses)}"
+    return f"{text}: {machine.fault}" if machine.fault else text

@@ -1,0 +1,287 @@
+"""Orders: placed from a stored quote, ended by a person or a date, moved to the next offer where a site gives none.
+
+Money and quota are set aside in the transaction that places the order. Lock order everywhere: pools by id, grant
+balances by id, order, lease.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from decimal import Decimal
+from uuid import UUID
+
+from sqlalchemy import Select, func, select, update
+from sqlalchemy.orm import Session, sessionmaker
+
+from broker.claims import Claim, set_fenced
+from broker.errors import Conflict, InvalidInput, NoOffer, NotFound, QuotaExhausted, QuoteExpired
+from broker.models.catalogue import Offer
+from broker.models.federation import Site
+from broker.models.holds import QuotaHold
+from broker.models.leases import Desired, Lease, LeaseState
+from broker.models.workloads import Order, OrderState, Quote, QuoteOffer, WorkloadRow
+from broker.placement import Workload
+from broker.ports import Jobs, Ledger
+from broker.quota import QuotaTaken, take_quota
+from broker.remote import MachineSpec
+from broker.timeline import tell, tell_order
+from broker.values import Amount
+from broker.workloads import parse
+
+# Task that wakes a worker for one lease.
+RECONCILE = "reconcile"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What the person picked: a quote, one of its offers by rank, and a key that makes a repeated request harmless."""
+
+    quote_id: UUID
+    rank: int = 1
+    idempotency_key: str | None = None
+
+
+def place_order(session: Session, choice: Choice, *, ledger: Ledger, jobs: Jobs, actor: str, now: datetime) -> Order:
+    """Place an order: money and quota are held, leases exist, a worker is woken; or nothing happened.
+
+    Raises:
+        NotFound: no such quote.
+        NoOffer: the quote has no offer of this rank.
+        QuoteExpired: its prices are too old to promise.
+        QuotaExhausted, GrantExhausted: other orders were faster.
+        Conflict: the idempotency key was used for another quote, or the site takes no orders now.
+    """
+    quote = session.get(Quote, choice.quote_id)
+    if quote is None:
+        raise NotFound(f"there is no quote {choice.quote_id}", hint="Ask for a new quote.")
+    row = session.get_one(WorkloadRow, quote.workload_id)
+    before = _placed_before(session, row.project_id, choice)
+    if before is not None:
+        return before
+    if now >= quote.expires_at:
+        raise QuoteExpired(f"the quote expired at {quote.expires_at:%Y-%m-%d %H:%M} UTC", hint="Ask for a new quote.")
+    picked = session.scalars(
+        select(QuoteOffer).where(QuoteOffer.quote_id == quote.id, QuoteOffer.rank == choice.rank)
+    ).one_or_none()
+    if picked is None:
+        raise NoOffer(f"the quote has no offer {choice.rank}", hint="See `leeway explain` for what each site lacks.")
+    workload = parse(row.document)
+    hold_quota = take_quota(session, picked, workload, members=workload.count)
+    order = Order(
+        workload_id=row.id,
+        quote_id=quote.id,
+        quote_offer_id=picked.id,
+        project_id=row.project_id,
+        state=OrderState.PLACED,
+        members=workload.count,
+        duration=workload.duration,
+        placed_at=now,
+        idempotency_key=choice.idempotency_key,
+    )
+    session.add(order)
+    session.flush()
+    until = now + workload.duration
+    held = Amount.of(picked.hold, picked.commodity)
+    ledger.hold(session, order.id, [held], until, now=now)
+    site = session.get_one(Site, picked.site_id)
+    tell_order(session, order, "order", f"ordered {_words(session, picked)} at {site.name}", actor=actor)
+    tell_order(session, order, "hold", f"{held} set aside until {until:%Y-%m-%d %H:%M} UTC")
+    for member in range(1, workload.count + 1):
+        lease = _new_lease(session, order, picked, workload, member=member, now=now)
+        hold_quota(lease)
+        jobs.defer(session, RECONCILE, str(lease.id))
+    return order
+
+
+def _placed_before(session: Session, project_id: UUID, choice: Choice) -> Order | None:
+    """The order that an earlier request with the same key placed."""
+    if choice.idempotency_key is None:
+        return None
+    # Two requests with one key at once: the second waits for the first, then finds its order.
+    session.execute(select(func.pg_advisory_xact_lock(func.hashtext(f"{project_id}:{choice.idempotency_key}"))))
+    before = session.scalars(
+        select(Order).where(Order.project_id == project_id, Order.idempotency_key == choice.idempotency_key)
+    ).one_or_none()
+    if before is not None and before.quote_id != choice.quote_id:
+        raise Conflict(
+            f"the idempotency key {choice.idempotency_key!r} was used for another quote", hint="Choose a new key."
+        )
+    return before
+
+
+def _words(session: Session, picked: QuoteOffer) -> str:
+    offer = session.get_one(Offer, picked.offer_id)
+    total = Amount.of(picked.total, picked.commodity)
+    return f"{offer.name} ({offer.cores} cores, {offer.memory_mib} MiB) for {total}"
+
+
+def _new_lease(
+    session: Session, order: Order, picked: QuoteOffer, workload: Workload, *, member: int, now: datetime
+) -> Lease:
+    offer = session.get_one(Offer, picked.offer_id)
+    name = workload.name if workload.count == 1 else f"{workload.name}-{member}"
+    spec = MachineSpec(
+        name=name,
+        instance_type=offer.remote_id,
+        image=picked.image_remote_id,
+        disk_gib=workload.disk_gib,
+        public_address=workload.public_address,
+        ssh_key=workload.ssh_key,
+        user_data=workload.user_data,
+    )
+    lease = Lease(
+        order_id=order.id,
+        member=member,
+        site_id=picked.site_id,
+        quote_offer_id=picked.id,
+        project=workload.project,
+        spec=asdict(spec),
+        desired=Desired.RUNNING,
+        state=LeaseState.PENDING,
+        made_at=now,
+        ends_at=now + workload.duration,
+        next_look_at=func.clock_timestamp(),
+    )
+    session.add(lease)
+    session.flush()
+    return lease
+
+
+# --- ending ------------------------------------------------------------------------------------------------------
+
+
+def stop_order(session: Session, order_id: UUID, *, jobs: Jobs, actor: str, reason: str) -> Order:
+    """End an order: every machine is deleted, part by part. Twice is fine."""
+    order = session.get(Order, order_id, with_for_update=True, populate_existing=True)
+    if order is None:
+        raise NotFound(f"there is no order {order_id}")
+    if order.state is OrderState.OVER:
+        return order
+    leases = list(session.scalars(_live(order.id)))
+    if order.state is not OrderState.STOPPING:
+        order.state, order.reason = OrderState.STOPPING, reason
+        tell_order(session, order, "stop", reason, actor=actor)
+    for lease in leases:
+        if lease.desired is not Desired.GONE:
+            lease.desired, lease.stop_reason = Desired.GONE, reason
+        lease.next_look_at = func.clock_timestamp()
+        jobs.defer(session, RECONCILE, str(lease.id))
+    return order
+
+
+def set_power(session: Session, order_id: UUID, desired: Desired, *, jobs: Jobs, actor: str) -> Order:
+    """Stop, shelve or start the machines of an order, which goes on.
+
+    Raises:
+        Conflict: the order is ending or over.
+        InvalidInput: for `Desired.GONE`, which is `stop_order`'s.
+    """
+    if desired is Desired.GONE:
+        raise InvalidInput("desired", "ending an order is another request")
+    order = session.get(Order, order_id, with_for_update=True, populate_existing=True)
+    if order is None:
+        raise NotFound(f"there is no order {order_id}")
+    if order.state not in (OrderState.PLACED, OrderState.ACTIVE):
+        raise Conflict(f"the order is {order.state}", hint="Order the workload again.")
+    tell_order(session, order, "power", f"asked to be {desired}", actor=actor)
+    for lease in session.scalars(_live(order.id)):
+        if lease.desired is not Desired.GONE:
+            lease.desired = desired
+            lease.next_look_at = func.clock_timestamp()
+            jobs.defer(session, RECONCILE, str(lease.id))
+    return order
+
+
+def _live(order_id: UUID) -> Select[Lease]:
+    return (
+        select(Lease)
+        .where(Lease.order_id == order_id, Lease.gone_at.is_(None))
+        .order_by(Lease.id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+
+
+def finish_lease(sessions: sessionmaker[Session], mine: Claim, ledger: Ledger) -> None:
+    """Nothing of the lease exists any more: give its quota back, and try the next offer where the site gave none."""
+    with sessions.begin() as session:
+        lease = session.get_one(Lease, mine.lease_id)
+        order = session.get_one(Order, lease.order_id)
+        following = None
+        if lease.failure is not None and order.state in (OrderState.PLACED, OrderState.ACTIVE):
+            following = _next_offer(session, order, lease)
+        hold_quota = None
+        workload = parse(session.get_one(WorkloadRow, order.workload_id).document)
+        if following is not None:
+            hold_quota = _try_quota(session, following, workload)
+        if following is not None and hold_quota is not None:
+            ledger.extend(
+                session, order.id, [_hold_with(session, order, lease, following)], _until(order), now=_now(session)
+            )
+        session.refresh(order, with_for_update=True)
+        set_fenced(session, mine, gone_at=func.clock_timestamp(), state=LeaseState.GONE)
+        session.refresh(lease)
+        session.execute(
+            update(QuotaHold)
+            .where(QuotaHold.lease_id == lease.id, QuotaHold.released_at.is_(None))
+            .values(released_at=func.clock_timestamp())
+        )
+        tell(session, lease, "gone", "nothing of it is left at the site")
+        if lease.failure is None or order.state not in (OrderState.PLACED, OrderState.ACTIVE):
+            return
+        if following is None or hold_quota is None:
+            order.state, order.reason = OrderState.RETURNED, lease.failure
+            text = f"no other offer within what was approved: {lease.failure}"
+            tell_order(session, order, "returned", text)
+            return
+        again = _new_lease(session, order, following, workload, member=lease.member, now=_now(session))
+        hold_quota(again)
+        site = session.get_one(Site, following.site_id)
+        tell(session, again, "next", f"trying the next offer: {_words(session, following)} at {site.name}")
+
+
+def _now(session: Session) -> datetime:
+    now: datetime = session.scalars(select(func.clock_timestamp())).one()
+    return now
+
+
+def _until(order: Order) -> datetime:
+    return order.placed_at + order.duration
+
+
+def _next_offer(session: Session, order: Order, lease: Lease) -> QuoteOffer | None:
+    """The next offer within what was approved: the workload's own limit, else the price that was ordered."""
+    workload = parse(session.get_one(WorkloadRow, order.workload_id).document)
+    ordered = session.get_one(QuoteOffer, order.quote_offer_id)
+    failed = session.get_one(QuoteOffer, lease.quote_offer_id)
+    limit = Amount.of(ordered.total, ordered.commodity) if workload.max_price is None else workload.max_price
+    for offer in session.scalars(
+        select(QuoteOffer)
+        .where(QuoteOffer.quote_id == order.quote_id, QuoteOffer.rank > failed.rank)
+        .order_by(QuoteOffer.rank)
+    ):
+        total = Amount.of(offer.total, offer.commodity)
+        if total.commodity == limit.commodity and total <= limit:
+            return offer
+    return None
+
+
+def _try_quota(session: Session, picked: QuoteOffer, workload: Workload) -> QuotaTaken | None:
+    try:
+        return take_quota(session, picked, workload, members=1)
+    except (QuotaExhausted, Conflict):
+        return None
+
+
+def _hold_with(session: Session, order: Order, lease: Lease, following: QuoteOffer) -> Amount:
+    """The order's whole hold when `lease`'s member moves to another offer: each member's share of its own offer."""
+    offers = session.execute(
+        select(Lease.member, QuoteOffer.hold)
+        .join(QuoteOffer, QuoteOffer.id == Lease.quote_offer_id)
+        .where(Lease.order_id == order.id)
+        .order_by(Lease.member, Lease.made_at)
+    ).tuples()
+    latest = dict(offers.all()) | {lease.member: following.hold}
+    total = sum(latest.values(), Decimal(0)) / order.members
+    return Amount.of(total, following.commodity)

@@ -1,0 +1,111 @@
+"""What happened (events, append-only) and what needs a person (findings, one open row per kind and key)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from broker.models.audit import Event, Finding
+from broker.models.leases import Lease
+from broker.models.workloads import Order
+from broker.values import Amount, new_id
+
+
+def tell(session: Session, lease: Lease, kind: str, text: str, **data: object) -> None:
+    """Add a line to the timeline of a lease, its order and its workload. Leeway itself is the actor."""
+    order = session.get_one(Order, lease.order_id)
+    session.add(
+        Event(
+            at=func.clock_timestamp(),
+            kind=kind,
+            text=text,
+            actor="leeway",
+            workload_id=order.workload_id,
+            order_id=order.id,
+            lease_id=lease.id,
+            site_id=lease.site_id,
+            data=data,
+        )
+    )
+
+
+def tell_order(session: Session, order: Order, kind: str, text: str, *, actor: str = "leeway", **data: object) -> None:
+    """Add a line to the timeline of an order and its workload."""
+    session.add(
+        Event(
+            at=func.clock_timestamp(),
+            kind=kind,
+            text=text,
+            actor=actor,
+            workload_id=order.workload_id,
+            order_id=order.id,
+            data=data,
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Concern:
+    """Something a person should look at: what is wrong, what to do, and what it costs per day (None: not known)."""
+
+    kind: str
+    key: str
+    text: str
+    hint: str
+    site_id: UUID | None = None
+    lease_id: UUID | None = None
+    per_day: Amount | None = None
+
+
+def raise_finding(session: Session, concern: Concern, *, now: datetime) -> None:
+    """Open a finding, or refresh the open one of the same kind and key."""
+    row = insert(Finding).values(
+        id=new_id(),
+        kind=concern.kind,
+        key=concern.key,
+        text=concern.text,
+        hint=concern.hint,
+        site_id=concern.site_id,
+        lease_id=concern.lease_id,
+        per_day=None if concern.per_day is None else concern.per_day.value,
+        commodity=None if concern.per_day is None else concern.per_day.commodity.code,
+        first_seen_at=now,
+        last_seen_at=now,
+    )
+    session.execute(
+        row.on_conflict_do_update(
+            index_elements=["kind", "key"],
+            index_where=Finding.resolved_at.is_(None),
+            set_={
+                "text": row.excluded.text,
+                "hint": row.excluded.hint,
+                "per_day": row.excluded.per_day,
+                "commodity": row.excluded.commodity,
+                "last_seen_at": now,
+            },
+        )
+    )
+
+
+def resolve_findings(session: Session, kind: str, *, keys_still_open: set[str], site_id: UUID, now: datetime) -> None:
+    """Close a site's findings of a kind that were not raised again."""
+    session.execute(
+        update(Finding)
+        .where(
+            Finding.kind == kind,
+            Finding.site_id == site_id,
+            Finding.resolved_at.is_(None),
+            Finding.key.not_in(keys_still_open),
+        )
+        .values(resolved_at=now)
+    )
+
+
+def open_findings(session: Session) -> list[Finding]:
+    """Every open finding, oldest first."""
+    return list(session.scalars(select(Finding).where(Finding.resolved_at.is_(None)).order_by(Finding.first_seen_at)))
