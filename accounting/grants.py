@@ -103,7 +103,7 @@ class GrantFacts:
             .group_by(Grant.commodity)
             .order_by(Grant.commodity)
         ).tuples()
-        free = {Commodity(code): Amount.of(value, code) for code, value in rows}
+        free = {Commodity(code): Amount.of(value, code) for code, value in rows if value is not None}
         content = {"project": name, "free": {code.code: plain(amount.value) for code, amount in free.items()}}
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
         return PlacementFacts(project=name, free=free, digest=digest)
