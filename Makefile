@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 
 # Which Python: make setup PYTHON=/path/to/python3.12 (default: the first good one on PATH).
 export PYTHON
-python = python=$$(sh tools/find-python) && PYTHONPATH= "$$python"
+python = python=$$(sh tools/find-python) && PYTHONPATH= exec "$$python"
 setup_run = @$(python) -m tools.setup run
 setup_test = @$(python) -m tools.setup test
 

@@ -94,6 +94,7 @@ class Installer:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             pass_fds=(self.lock_descriptor,),
+            process_group=0,  # pip starts itself once more inside the environment: both are stopped together
             env=clean_environment() | {"PYTHONUNBUFFERED": "1"},
         ) as child:
             try:
@@ -101,16 +102,22 @@ class Installer:
                     output.append(line)
                     tell(line)
             except KeyboardInterrupt:
-                child.send_signal(signal.SIGINT)  # the terminal may have sent one already; a second does no harm
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    child.wait(10)
-                child.kill()
+                stop(child)
                 raise
         log = self.environment / "set-up.log"
         with contextlib.suppress(OSError):  # the disk may be full, which the diagnosis will say
             log.write_text("\n".join(filter(None, output)) + "\n", "utf-8")
         if child.returncode != 0:
             raise diagnose("\n".join(output), log)
+
+
+def stop(leader: subprocess.Popen[bytes]) -> None:
+    """Ends a process group: politely first, so that pip puts back what it was replacing."""
+    os.killpg(leader.pid, signal.SIGINT)
+    try:
+        leader.wait(10)
+    except subprocess.TimeoutExpired:
+        os.killpg(leader.pid, signal.SIGKILL)
 
 
 def read_lines(child: subprocess.Popen[bytes]) -> Iterator[str]:
