@@ -1,0 +1,77 @@
+"""Servers of other people in the same project: a broker sees them in listings and must leave them alone."""
+
+from datetime import datetime
+
+from adapters.sandbox import machines
+from adapters.sandbox.config import ConfigError
+from adapters.sandbox.entities import Flavor, Nic, Project, Server, VmState
+from adapters.sandbox.state import Cloud, new_id
+from adapters.sandbox.wiring import WiringError, bind_ports
+
+_NOBODY = "0" * 32
+
+
+def add_foreign_servers(
+    cloud: Cloud, count: int, now: datetime, *, project_name: str | None = None, flavor_name: str | None = None
+) -> list[str]:
+    """`count` running servers, by default in the first project and of the smallest flavor; their ids.
+
+    They use quota, and may use more than there is: quotas are checked for the clients of the API only.
+
+    Raises:
+        ConfigError: no such project or flavor, or no address is left for so many.
+    """
+    project = _project(cloud, project_name)
+    flavor = _flavor(cloud, flavor_name)
+    image_id = next(iter(cloud.images))
+    network = next(
+        (
+            item
+            for item in cloud.networks.values()
+            if not item.external and (item.shared or item.project_id == project.id)
+        ),
+        None,
+    )
+    made: list[str] = []
+    for _ in range(count):
+        serial = cloud.serial()
+        server = Server(
+            id=new_id(),
+            serial=serial,
+            name=f"foreign-{serial}",
+            project_id=project.id,
+            user_id=_NOBODY,
+            flavor=flavor,
+            image_id=image_id,
+            created=now,
+            updated=now,
+            nics=(Nic(network.id),) if network else (),
+            vm_state=VmState.ACTIVE,
+            task_state=None,
+            power_state=machines.POWER_RUNNING,
+            launched_at=now,
+            host=f"{cloud.config.name}-compute-{serial % 16}",
+        )
+        machines.add(cloud, server)
+        try:
+            bind_ports(cloud, server, now)
+        except WiringError as error:
+            machines.vanish(cloud, server, now)
+            raise ConfigError(f"count: after {len(made)} of {count}: {error} Use a larger network") from error
+        made.append(server.id)
+    return made
+
+
+def _project(cloud: Cloud, name: str | None) -> Project:
+    for project in cloud.projects.values():
+        if name in (None, project.name, project.id):
+            return project
+    raise ConfigError(f"project: no {name!r}; there are {', '.join(item.name for item in cloud.projects.values())}")
+
+
+def _flavor(cloud: Cloud, name: str | None) -> Flavor:
+    by_size = sorted(cloud.flavors.values(), key=lambda flavor: (flavor.config.vcpus, flavor.config.ram_mib))
+    for flavor in by_size:
+        if name in (None, flavor.config.name, flavor.id):
+            return flavor
+    raise ConfigError(f"flavor: no {name!r}; there are {', '.join(item.config.name for item in by_size)}")

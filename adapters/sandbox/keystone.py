@@ -1,0 +1,399 @@
+"""Keystone v3: discovery, tokens, the catalogue, a user's projects and application credentials."""
+
+import secrets
+import uuid
+from datetime import datetime, timedelta
+from hmac import compare_digest
+from typing import Any
+
+from adapters.sandbox.entities import AppCredential, Project, Token, User
+from adapters.sandbox.state import Cloud
+from adapters.sandbox.wire import UNAUTHORIZED, ApiError, Call, Reply, Service
+
+DOMAIN = {"id": "default", "name": "Default"}
+ROLES = ("member", "reader")
+_TITLES = {400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 409: "Conflict"}
+
+
+def _refuse(error: ApiError) -> Reply:
+    title = _TITLES.get(error.status, "Error")
+    return Reply(error.status, {"error": {"code": error.status, "message": error.message, "title": title}})
+
+
+SERVICE = Service("identity", _refuse)
+
+
+def _unauthorized() -> ApiError:
+    """One answer for all failures to log in, so that nothing is given away."""
+    return ApiError(401, UNAUTHORIZED)
+
+
+def _time(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%dT%H:%M:%S.%f}Z"
+
+
+def _version_document(call: Call) -> dict[str, Any]:
+    return {
+        "id": "v3.14",
+        "status": "stable",
+        "updated": "2020-04-07T00:00:00Z",
+        "links": [{"rel": "self", "href": f"{call.base_url}/v3/"}],
+        "media-types": [{"base": "application/json", "type": "application/vnd.openstack.identity-v3+json"}],
+    }
+
+
+def show_versions(call: Call) -> Reply:
+    return Reply(300, {"versions": {"values": [_version_document(call)]}})
+
+
+def show_version(call: Call) -> Reply:
+    return Reply(200, {"version": _version_document(call)})
+
+
+def create_token(call: Call) -> Reply:
+    """Log in by password, application credential or another token; scope to a project, or not."""
+    auth = call.document("auth")
+    identity = auth.get("identity")
+    methods = identity.get("methods") if isinstance(identity, dict) else None
+    if not isinstance(identity, dict) or not isinstance(methods, list) or len(methods) != 1:
+        raise ApiError(400, "Expecting to find exactly one method in auth.identity.methods.")
+    method = methods[0]
+    if method not in _METHODS or not isinstance(identity.get(method), dict):
+        raise _unauthorized()
+    user, project, credential = _METHODS[method](call, identity[method])
+    scope = auth.get("scope")
+    if credential is None and isinstance(scope, dict):
+        project = _scoped(call.cloud, user, scope)
+    elif credential is None and scope == "unscoped":
+        project = None
+    elif credential is not None and scope is not None:
+        raise ApiError(401, "Application credentials cannot request a scope.")
+    token = _issue(call, user, project, methods=(method,), credential=credential)
+    return Reply(201, {"token": _token_document(call, token)}, {"X-Subject-Token": token.id, "Vary": "X-Auth-Token"})
+
+
+def _by_password(call: Call, given: dict[str, Any]) -> tuple[User, Project | None, AppCredential | None]:
+    wanted = given.get("user")
+    if not isinstance(wanted, dict):
+        raise _unauthorized()
+    user = _find_user(call.cloud, wanted)
+    password = wanted.get("password")
+    if user is None or not isinstance(password, str) or not compare_digest(user.password.encode(), password.encode()):
+        raise _unauthorized()
+    return user, None, None
+
+
+def _find_user(cloud: Cloud, wanted: dict[str, Any]) -> User | None:
+    if "id" in wanted:
+        return cloud.users.get(str(wanted["id"]))
+    if not _is_default_domain(wanted.get("domain")):
+        return None
+    return next((user for user in cloud.users.values() if user.name == wanted.get("name")), None)
+
+
+def _is_default_domain(domain: Any) -> bool:
+    return isinstance(domain, dict) and (domain.get("id") == DOMAIN["id"] or domain.get("name") == DOMAIN["name"])
+
+
+def _by_app_credential(call: Call, given: dict[str, Any]) -> tuple[User, Project | None, AppCredential | None]:
+    cloud = call.cloud
+    if "id" in given:
+        credential = cloud.app_credentials.get(str(given["id"]))
+    else:
+        owner = _find_user(cloud, given["user"]) if isinstance(given.get("user"), dict) else None
+        credential = next(
+            (
+                item
+                for item in cloud.app_credentials.values()
+                if owner is not None and item.user_id == owner.id and item.name == given.get("name")
+            ),
+            None,
+        )
+    if credential is None:
+        raise ApiError(404, f"Could not find Application Credential: {given.get('id') or given.get('name')}.")
+    over = credential.expires_at is not None and credential.expires_at <= call.now
+    if over or not compare_digest(credential.secret.encode(), str(given.get("secret")).encode()):
+        raise _unauthorized()
+    return cloud.users[credential.user_id], cloud.projects[credential.project_id], credential
+
+
+def _by_token(call: Call, given: dict[str, Any]) -> tuple[User, Project | None, AppCredential | None]:
+    token = call.cloud.tokens.get(str(given.get("id")))
+    if token is None or token.expires_at <= call.now:
+        raise _unauthorized()
+    if token.app_credential_id is not None:
+        raise ApiError(403, "Application credential tokens cannot be rescoped.")
+    return token.user, token.project, None
+
+
+_METHODS = {"password": _by_password, "application_credential": _by_app_credential, "token": _by_token}
+
+
+def _scoped(cloud: Cloud, user: User, scope: dict[str, Any]) -> Project:
+    wanted = scope.get("project")
+    if not isinstance(wanted, dict):
+        raise _unauthorized()
+    if "id" in wanted:
+        project = cloud.projects.get(str(wanted["id"]))
+    elif _is_default_domain(wanted.get("domain")):
+        project = next((item for item in cloud.projects.values() if item.name == wanted.get("name")), None)
+    else:
+        project = None
+    if project is None or project.id not in user.project_ids:
+        raise _unauthorized()
+    return project
+
+
+def _issue(
+    call: Call, user: User, project: Project | None, *, methods: tuple[str, ...], credential: AppCredential | None
+) -> Token:
+    expires_at = call.now + timedelta(seconds=call.cloud.config.token_seconds)
+    if credential is not None and credential.expires_at is not None:
+        expires_at = min(expires_at, credential.expires_at)
+    token = Token(
+        id=f"gAAAAAB{secrets.token_urlsafe(120)}",
+        user=user,
+        project=project,
+        issued_at=call.now,
+        expires_at=expires_at,
+        methods=methods,
+        audit_id=secrets.token_urlsafe(16),
+        app_credential_id=credential.id if credential else None,
+    )
+    call.cloud.tokens[token.id] = token
+    return token
+
+
+def _token_document(call: Call, token: Token) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "methods": list(token.methods),
+        "user": {"domain": DOMAIN, "id": token.user.id, "name": token.user.name, "password_expires_at": None},
+        "audit_ids": [token.audit_id],
+        "issued_at": _time(token.issued_at),
+        "expires_at": _time(token.expires_at),
+    }
+    if token.project is not None:
+        document |= {
+            "project": {"domain": DOMAIN, "id": token.project.id, "name": token.project.name},
+            "is_domain": False,
+            "roles": [{"id": uuid.uuid5(uuid.NAMESPACE_OID, role).hex, "name": role} for role in ROLES],
+        }
+        if "nocatalog" not in call.query:
+            document["catalog"] = catalog(call)
+    credential = call.cloud.app_credentials.get(token.app_credential_id or "")
+    if credential is not None:
+        document["application_credential"] = {
+            "id": credential.id,
+            "name": credential.name,
+            "restricted": not credential.unrestricted,
+        }
+    return document
+
+
+def catalog(call: Call) -> list[dict[str, Any]]:
+    """Where the services are. Glance and Neutron are named without a version, as most sites do."""
+    services = (
+        ("identity", "keystone", f"{call.base_url}/v3"),
+        ("compute", "nova", f"{call.base_url}/compute/v2.1"),
+        ("image", "glance", f"{call.base_url}/image"),
+        ("network", "neutron", f"{call.base_url}/network"),
+    )
+    region = call.cloud.config.region
+    return [
+        {
+            "id": uuid.uuid5(uuid.NAMESPACE_URL, url).hex,
+            "type": kind,
+            "name": name,
+            "endpoints": [
+                {
+                    "id": uuid.uuid5(uuid.NAMESPACE_URL, f"{interface} {url}").hex,
+                    "interface": interface,
+                    "region": region,
+                    "region_id": region,
+                    "url": url,
+                }
+                for interface in ("public", "internal", "admin")
+            ],
+        }
+        for kind, name, url in services
+    ]
+
+
+def _subject(call: Call) -> Token:
+    """The token in X-Subject-Token, which must be one's own."""
+    caller = call.token
+    subject = call.cloud.tokens.get(call.headers.get("x-subject-token", ""))
+    if subject is None or subject.expires_at <= call.now:
+        raise ApiError(404, "Failed to validate token")
+    if subject.user.id != caller.user.id:
+        raise ApiError(403, "You are not authorized to perform the requested action: identity:validate_token.")
+    return subject
+
+
+def show_token(call: Call) -> Reply:
+    subject = _subject(call)
+    return Reply(200, {"token": _token_document(call, subject)}, {"X-Subject-Token": subject.id})
+
+
+def revoke_token(call: Call) -> Reply:
+    call.cloud.tokens.pop(_subject(call).id)
+    return Reply(204)
+
+
+def show_catalog(call: Call) -> Reply:
+    _ = call.project
+    return Reply(200, {"catalog": catalog(call), "links": {"self": f"{call.base_url}/v3/auth/catalog"}})
+
+
+def _project_document(call: Call, project: Project) -> dict[str, Any]:
+    return {
+        "id": project.id,
+        "name": project.name,
+        "domain_id": DOMAIN["id"],
+        "parent_id": DOMAIN["id"],
+        "is_domain": False,
+        "enabled": True,
+        "description": "",
+        "tags": [],
+        "options": {},
+        "links": {"self": f"{call.base_url}/v3/projects/{project.id}"},
+    }
+
+
+def list_projects(call: Call) -> Reply:
+    """The projects one may work in, by one's own token."""
+    projects = (call.cloud.projects[identifier] for identifier in call.token.user.project_ids)
+    name = call.query.get("name")
+    documents = [_project_document(call, project) for project in projects if name in (None, project.name)]
+    links = {"self": f"{call.base_url}{call.path}", "previous": None, "next": None}
+    return Reply(200, {"projects": documents, "links": links})
+
+
+def list_own_projects(call: Call) -> Reply:
+    _own_user(call, "identity:list_user_projects")
+    return list_projects(call)
+
+
+def show_project(call: Call) -> Reply:
+    if call.params["project"] not in call.token.user.project_ids:
+        raise ApiError(403, "You are not authorized to perform the requested action: identity:get_project.")
+    return Reply(200, {"project": _project_document(call, call.cloud.projects[call.params["project"]])})
+
+
+def _own_user(call: Call, action: str) -> User:
+    if call.params["user"] != call.token.user.id:
+        raise ApiError(403, f"You are not authorized to perform the requested action: {action}.")
+    return call.token.user
+
+
+def _credential_document(call: Call, credential: AppCredential) -> dict[str, Any]:
+    address = f"{call.base_url}/v3/users/{credential.user_id}/application_credentials/{credential.id}"
+    return {
+        "id": credential.id,
+        "name": credential.name,
+        "description": credential.description,
+        "project_id": credential.project_id,
+        "roles": [{"id": uuid.uuid5(uuid.NAMESPACE_OID, role).hex, "name": role} for role in credential.roles],
+        "unrestricted": credential.unrestricted,
+        "expires_at": credential.expires_at and f"{credential.expires_at:%Y-%m-%dT%H:%M:%S.%f}",
+        "system": None,
+        "links": {"self": address},
+    }
+
+
+def create_app_credential(call: Call) -> Reply:
+    user = _own_user(call, "identity:create_application_credential")
+    project = call.project
+    parent = call.cloud.app_credentials.get(call.token.app_credential_id or "")
+    if parent is not None and not parent.unrestricted:
+        raise ApiError(403, "Using method 'application_credential' is not allowed for managing application credentials")
+    wanted = call.document("application_credential")
+    name = wanted.get("name")
+    if not isinstance(name, str) or not name:
+        raise ApiError(400, "Invalid input for field 'name': 'name' is a required property")
+    if any(item.user_id == user.id and item.name == name for item in call.cloud.app_credentials.values()):
+        raise ApiError(409, f"Conflict occurred attempting to store application_credential - Duplicate entry: {name}.")
+    credential = AppCredential(
+        id=uuid.uuid4().hex,
+        name=name,
+        secret=wanted.get("secret") or secrets.token_urlsafe(64),
+        user_id=user.id,
+        project_id=project.id,
+        description=wanted.get("description"),
+        roles=_roles(wanted.get("roles")),
+        unrestricted=bool(wanted.get("unrestricted")),
+        expires_at=_expiry(wanted.get("expires_at"), call.now),
+    )
+    call.cloud.app_credentials[credential.id] = credential
+    document = _credential_document(call, credential) | {"secret": credential.secret}
+    return Reply(201, {"application_credential": document})
+
+
+def _roles(wanted: Any) -> tuple[str, ...]:
+    names = [str(role.get("name")) for role in wanted or [] if isinstance(role, dict)]
+    if any(name not in ROLES for name in names):
+        raise ApiError(400, "Invalid application credential: Could not find role assignment")
+    return tuple(names) or ROLES
+
+
+def _expiry(text: Any, now: datetime) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(str(text))
+    except ValueError as error:
+        raise ApiError(400, "Invalid input for field 'expires_at': not an ISO 8601 date") from error
+    moment = moment.replace(tzinfo=moment.tzinfo or now.tzinfo)  # Keystone takes a naive time as UTC
+    if moment <= now:
+        raise ApiError(400, "Invalid input for field 'expires_at': it lies in the past")
+    return moment
+
+
+def list_app_credentials(call: Call) -> Reply:
+    user = _own_user(call, "identity:list_application_credentials")
+    name = call.query.get("name")
+    chosen = [
+        _credential_document(call, item)
+        for item in call.cloud.app_credentials.values()
+        if item.user_id == user.id and name in (None, item.name)
+    ]
+    links = {"self": f"{call.base_url}{call.path}", "previous": None, "next": None}
+    return Reply(200, {"application_credentials": chosen, "links": links})
+
+
+def _credential(call: Call) -> AppCredential:
+    user = _own_user(call, "identity:get_application_credential")
+    credential = call.cloud.app_credentials.get(call.params["credential"])
+    if credential is None or credential.user_id != user.id:
+        raise ApiError(404, f"Could not find Application Credential: {call.params['credential']}.")
+    return credential
+
+
+def show_app_credential(call: Call) -> Reply:
+    return Reply(200, {"application_credential": _credential_document(call, _credential(call))})
+
+
+def delete_app_credential(call: Call) -> Reply:
+    """Delete it; tokens made with it are over at once (a real site may let them live for its cache's minutes)."""
+    credential = _credential(call)
+    del call.cloud.app_credentials[credential.id]
+    tokens = call.cloud.tokens
+    for identifier in [item.id for item in tokens.values() if item.app_credential_id == credential.id]:
+        del tokens[identifier]
+    return Reply(204)
+
+
+_CREDENTIALS = "/v3/users/{user}/application_credentials"
+TABLE = {
+    "/": {"GET": show_versions},
+    "/v3": {"GET": show_version},
+    "/v3/": {"GET": show_version},
+    "/v3/auth/tokens": {"POST": create_token, "GET": show_token, "DELETE": revoke_token},
+    "/v3/auth/catalog": {"GET": show_catalog},
+    "/v3/auth/projects": {"GET": list_projects},
+    "/v3/projects": {"GET": list_projects},
+    "/v3/projects/{project}": {"GET": show_project},
+    "/v3/users/{user}/projects": {"GET": list_own_projects},
+    _CREDENTIALS: {"POST": create_app_credential, "GET": list_app_credentials},
+    _CREDENTIALS + "/{credential}": {"GET": show_app_credential, "DELETE": delete_app_credential},
+}

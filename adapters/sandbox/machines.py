@@ -1,0 +1,238 @@
+"""The life of a server: what an order does at once, and what follows after its time.
+
+    building --build--> active, or error (no host, port taken)
+    active --stop--> stopped --start--> active
+    active, stopped --shelve--> shelved --offload--> shelved_offloaded
+    shelved, shelved_offloaded --unshelve--> active
+    any --delete--> deleted
+    any --vanish--> gone, without a trace in the API
+
+An order is refused while another is under way (`task_state`), as in Nova; only a delete overtakes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from adapters.sandbox.config import Timing
+from adapters.sandbox.entities import Server, ServerFault, VmState
+from adapters.sandbox.state import Cloud
+from adapters.sandbox.wire import ApiError
+from adapters.sandbox.wiring import WiringError, bind_ports, release_ports
+
+NO_VALID_HOST = "No valid host was found. There are not enough hosts available."
+POWER_NONE, POWER_RUNNING, POWER_OFF = 0, 1, 4
+
+_Step = Callable[[datetime], None]
+
+
+def _later(cloud: Cloud, server: Server, now: datetime, *, seconds: float, step: _Step) -> None:
+    """Let `step` happen in `seconds`, unless a newer order overtakes or the server is gone."""
+    epoch = server.epoch
+
+    def if_still_wanted(due: datetime) -> None:
+        if server.epoch == epoch and server.id in cloud.servers:
+            step(due)
+
+    cloud.plan_after(now, seconds, if_still_wanted)
+
+
+def _enter(server: Server, now: datetime, vm_state: VmState, task_state: str | None = None) -> None:
+    server.vm_state = vm_state
+    server.task_state = task_state
+    server.updated = now
+
+
+def add(cloud: Cloud, server: Server) -> None:
+    """The server exists from now on and uses quota."""
+    cloud.servers[server.id] = server
+    usage = cloud.usage[server.project_id]
+    usage.instances += 1
+    usage.cores += server.flavor.config.vcpus
+    usage.ram_mib += server.flavor.config.ram_mib
+    cloud.record(
+        server.created,
+        "server",
+        "created",
+        server,
+        request_id=server.request_id,
+        metadata=server.metadata,
+        flavor=server.flavor.config.name,
+        port_ids=[nic.port_id for nic in server.nics if nic.port_id],
+    )
+
+
+def _drop(cloud: Cloud, server: Server) -> None:
+    del cloud.servers[server.id]
+    usage = cloud.usage[server.project_id]
+    usage.instances -= 1
+    usage.cores -= server.flavor.config.vcpus
+    usage.ram_mib -= server.flavor.config.ram_mib
+
+
+def build(cloud: Cloud, server: Server, now: datetime, *, no_capacity: bool = False) -> None:
+    """Place the server, give it its ports, boot it."""
+    timing = cloud.config.timing
+    to_bind = min(timing.bind_seconds, timing.build_seconds)
+
+    def place(due: datetime) -> None:
+        if no_capacity or not _fits(cloud, server):
+            fail(cloud, server, due, NO_VALID_HOST)
+            return
+        server.host = f"{cloud.config.name}-compute-{server.serial % 16}"
+        try:
+            bind_ports(cloud, server, due)
+        except WiringError as error:
+            server.host = ""
+            fail(cloud, server, due, f"Build of instance {server.id} aborted: {error}")
+            return
+        _enter(server, due, VmState.BUILDING, "spawning")
+        _later(cloud, server, due, seconds=timing.build_seconds - to_bind, step=boot)
+
+    def boot(due: datetime) -> None:
+        _enter(server, due, VmState.ACTIVE)
+        server.power_state = POWER_RUNNING
+        server.launched_at = due
+        cloud.record(due, "server", "active", server, metadata=server.metadata)
+
+    _later(cloud, server, now, seconds=to_bind, step=place)
+
+
+def _fits(cloud: Cloud, server: Server) -> bool:
+    capacity = cloud.config.capacity
+    if capacity is None:
+        return True
+    placed = [other.flavor.config for other in cloud.servers.values() if other.host] + [server.flavor.config]
+    return (
+        sum(flavor.vcpus for flavor in placed) <= capacity.cores
+        and sum(flavor.ram_mib for flavor in placed) <= capacity.ram_mib
+    )
+
+
+def fail(cloud: Cloud, server: Server, now: datetime, message: str) -> None:
+    """The server stays, in ERROR, with the reason."""
+    server.fault = ServerFault(message=message, code=500, created=now)
+    server.power_state = POWER_NONE
+    _enter(server, now, VmState.ERROR)
+    cloud.record(now, "server", "error", server, metadata=server.metadata, message=message)
+
+
+def delete(cloud: Cloud, server: Server, now: datetime) -> None:
+    """Begin to delete; asking again changes nothing. One that was never placed is gone at once."""
+    if server.locked:
+        raise ApiError(409, f"Instance {server.id} is locked")
+    if server.task_state == "deleting":
+        return
+    server.epoch += 1
+    server.task_state = "deleting"
+    server.updated = now
+    cloud.record(now, "server", "deleting", server, metadata=server.metadata)
+
+    def finish(due: datetime) -> None:
+        release_ports(cloud, server, due)
+        _drop(cloud, server)
+        _enter(server, due, VmState.DELETED)
+        server.power_state = POWER_NONE
+        server.terminated_at = due
+        cloud.deleted_servers[server.id] = server
+        cloud.record(due, "server", "deleted", server, metadata=server.metadata)
+
+    _later(cloud, server, now, seconds=cloud.config.timing.delete_seconds if server.host else 0.0, step=finish)
+
+
+def vanish(cloud: Cloud, server: Server, now: datetime) -> None:
+    """The server is gone as if it had never been: 404, not in `changes-since`; its ports are let go."""
+    server.epoch += 1
+    release_ports(cloud, server, now)
+    _drop(cloud, server)
+    cloud.record(now, "server", "vanished", server, metadata=server.metadata)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One action: where it is allowed, the task shown meanwhile, how long it takes, what it ends in."""
+
+    name: str
+    allowed: tuple[VmState, ...]
+    task_state: str
+    seconds: Callable[[Timing], float]
+    finish: Callable[[Cloud, Server, datetime], None]
+
+
+def give(cloud: Cloud, server: Server, order: Order, now: datetime) -> None:
+    """Begin an order.
+
+    Raises:
+        ApiError: 409, the server is locked, busy, or in a state that does not allow it.
+    """
+    if server.locked:
+        raise ApiError(409, f"Instance {server.id} is locked")
+    refused = f"Cannot '{order.name}' instance {server.id} while it is in "
+    if server.vm_state not in order.allowed:
+        raise ApiError(409, f"{refused}vm_state {server.vm_state}")
+    if server.task_state is not None:
+        raise ApiError(409, f"{refused}task_state {server.task_state}")
+    server.epoch += 1
+    server.task_state = order.task_state
+    server.updated = now
+    seconds = order.seconds(cloud.config.timing)
+    _later(cloud, server, now, seconds=seconds, step=lambda due: order.finish(cloud, server, due))
+
+
+def _stopped(cloud: Cloud, server: Server, now: datetime) -> None:
+    _enter(server, now, VmState.STOPPED)
+    server.power_state = POWER_OFF
+    cloud.record(now, "server", "stopped", server, metadata=server.metadata)
+
+
+def _started(cloud: Cloud, server: Server, now: datetime) -> None:
+    _enter(server, now, VmState.ACTIVE)
+    server.power_state = POWER_RUNNING
+    cloud.record(now, "server", "active", server, metadata=server.metadata)
+
+
+def _shelved(cloud: Cloud, server: Server, now: datetime) -> None:
+    """A shelved server is off but keeps its host; by default Nova offloads it at once."""
+    _enter(server, now, VmState.SHELVED, "shelving_offloading")
+    server.power_state = POWER_OFF
+    cloud.record(now, "server", "shelved", server, metadata=server.metadata)
+    offload_seconds = cloud.config.timing.offload_seconds
+    if offload_seconds > 0:
+        server.task_state = None
+    _later(cloud, server, now, seconds=offload_seconds, step=lambda due: _offloaded(cloud, server, due))
+
+
+def _offloaded(cloud: Cloud, server: Server, now: datetime) -> None:
+    _enter(server, now, VmState.SHELVED_OFFLOADED)
+    server.power_state = POWER_NONE
+    server.host = ""
+    cloud.record(now, "server", "offloaded", server, metadata=server.metadata)
+
+
+def _unshelved(cloud: Cloud, server: Server, now: datetime) -> None:
+    """An offloaded server needs a host again, and may not find one; then it stays as it is."""
+    if not server.host:
+        if not _fits(cloud, server):
+            _enter(server, now, VmState.SHELVED_OFFLOADED)
+            return
+        server.host = f"{cloud.config.name}-compute-{server.serial % 16}"
+    _started(cloud, server, now)
+
+
+_UP_OR_OFF = (VmState.ACTIVE, VmState.STOPPED)
+_ORDERS = (
+    Order("stop", (VmState.ACTIVE,), "powering-off", lambda timing: timing.stop_seconds, _stopped),
+    Order("start", (VmState.STOPPED,), "powering-on", lambda timing: timing.start_seconds, _started),
+    Order("reboot", _UP_OR_OFF, "rebooting", lambda timing: timing.reboot_seconds, _started),
+    Order("reboot_hard", _UP_OR_OFF, "rebooting_hard", lambda timing: timing.reboot_seconds, _started),
+    Order("shelve", _UP_OR_OFF, "shelving", lambda timing: timing.shelve_seconds, _shelved),
+    Order("shelve_offload", (VmState.SHELVED,), "shelving_offloading", lambda _: 0.0, _offloaded),
+    Order(
+        "unshelve",
+        (VmState.SHELVED, VmState.SHELVED_OFFLOADED),
+        "unshelving",
+        lambda timing: timing.unshelve_seconds,
+        _unshelved,
+    ),
+)
+ORDERS = {order.name: order for order in _ORDERS}

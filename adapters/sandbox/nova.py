@@ -1,0 +1,244 @@
+"""Nova 2.1: versions and microversions, flavors, key pairs, availability zones, and the table of all its paths."""
+
+import base64
+import binascii
+import hashlib
+import re
+from typing import Any
+
+from starlette.datastructures import Headers
+
+from adapters.sandbox import nova_quotas, nova_servers
+from adapters.sandbox.entities import Flavor, KeyPair
+from adapters.sandbox.nova_views import flavor_document, links
+from adapters.sandbox.paging import page
+from adapters.sandbox.wire import ApiError, Call, Handler, Reply, Service
+
+MIN_VERSION = (2, 1)
+MAX_VERSION = (2, 79)
+_FAULT_NAMES = {
+    400: "badRequest",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "itemNotFound",
+    405: "badMethod",
+    409: "conflictingRequest",
+    413: "overLimit",
+    429: "overLimit",
+    503: "serviceUnavailable",
+}
+
+
+def _refuse(error: ApiError) -> Reply:
+    if error.status == 401:  # the middleware in front of Nova answers this one
+        return Reply(401, {"error": {"code": 401, "message": error.message, "title": "Unauthorized"}})
+    name = _FAULT_NAMES.get(error.status, "computeFault")
+    return Reply(error.status, {name: {"code": error.status, "message": error.message}})
+
+
+def _negotiate(headers: Headers) -> tuple[int, int]:
+    """The microversion asked for; 2.1 when none is.
+
+    Raises:
+        ApiError: 400 for no version at all, 406 for one outside the range.
+    """
+    text = headers.get("x-openstack-nova-api-version")
+    for part in headers.get("openstack-api-version", "").split(","):
+        service, _, version = part.strip().partition(" ")
+        if service.lower() == "compute":
+            text = version.strip()
+    if text is None:
+        return MIN_VERSION
+    if text == "latest":
+        return MAX_VERSION
+    match = re.fullmatch(r"(\d+)\.(\d+)", text)
+    if match is None:
+        raise ApiError(400, f"API Version String {text} is of invalid format. Must be of format MajorNum.MinorNum.")
+    version_asked = (int(match[1]), int(match[2]))
+    if not MIN_VERSION <= version_asked <= MAX_VERSION:
+        raise ApiError(406, f"Version {text} is not supported by the API. Minimum is 2.1 and maximum is 2.79.")
+    return version_asked
+
+
+def _finish(call: Call, reply: Reply) -> None:
+    version = f"{call.version[0]}.{call.version[1]}"
+    reply.headers |= {
+        "OpenStack-API-Version": f"compute {version}",
+        "X-OpenStack-Nova-API-Version": version,
+        "Vary": "OpenStack-API-Version, X-OpenStack-Nova-API-Version",
+    }
+
+
+SERVICE = Service("compute", _refuse, negotiate=_negotiate, finish=_finish)
+
+
+def _version(call: Call) -> dict[str, Any]:
+    return {
+        "id": "v2.1",
+        "status": "CURRENT",
+        "version": "2.79",
+        "min_version": "2.1",
+        "updated": "2013-07-23T11:33:21Z",
+        "links": [{"rel": "self", "href": f"{call.base_url}/compute/v2.1/"}],
+    }
+
+
+def show_versions(call: Call) -> Reply:
+    return Reply(200, {"versions": [_version(call)]})
+
+
+def show_version(call: Call) -> Reply:
+    return Reply(200, {"version": _version(call)})
+
+
+def _flavors(call: Call) -> tuple[list[Flavor], dict[str, Any]]:
+    _ = call.project
+    min_ram, min_disk = (
+        int(text) if text.isdigit() else 0 for text in (call.query.get("minRam", "0"), call.query.get("minDisk", "0"))
+    )
+    fitting = [
+        flavor
+        for flavor in call.cloud.flavors.values()
+        if flavor.config.ram_mib >= min_ram and flavor.config.disk_gib >= min_disk
+    ]
+    chosen, following = page(call, fitting, lambda flavor: flavor.id, default_limit=call.cloud.config.page_limit)
+    more = {} if following is None else {"flavors_links": [{"rel": "next", "href": following}]}
+    return list(chosen), more
+
+
+def list_flavors(call: Call) -> Reply:
+    chosen, more = _flavors(call)
+    documents = [
+        {"id": flavor.id, "name": flavor.config.name, "links": links(call, "flavors", flavor.id)} for flavor in chosen
+    ]
+    return Reply(200, {"flavors": documents, **more})
+
+
+def list_flavors_in_detail(call: Call) -> Reply:
+    chosen, more = _flavors(call)
+    return Reply(200, {"flavors": [flavor_document(call, flavor) for flavor in chosen], **more})
+
+
+def _flavor(call: Call) -> Flavor:
+    _ = call.project
+    flavor = call.cloud.flavors.get(call.params["flavor"])
+    if flavor is None:
+        raise ApiError(404, f"Flavor {call.params['flavor']} could not be found.")
+    return flavor
+
+
+def show_flavor(call: Call) -> Reply:
+    return Reply(200, {"flavor": flavor_document(call, _flavor(call))})
+
+
+def show_extra_specs(call: Call) -> Reply:
+    return Reply(200, {"extra_specs": dict(_flavor(call).config.extra_specs)})
+
+
+def _key_pair_document(call: Call, pair: KeyPair) -> dict[str, Any]:
+    document = {"name": pair.name, "public_key": pair.public_key, "fingerprint": pair.fingerprint}
+    return document | {"type": pair.type} if call.version >= (2, 2) else document
+
+
+def list_key_pairs(call: Call) -> Reply:
+    _ = call.project
+    own = [pair for pair in call.cloud.key_pairs.values() if pair.user_id == call.token.user.id]
+    own.sort(key=lambda pair: pair.name)
+    body: dict[str, Any] = {}
+    if call.version >= (2, 35):
+        chosen, following = page(call, own, lambda pair: pair.name, default_limit=call.cloud.config.page_limit)
+        own = list(chosen)
+        if following is not None:
+            body["keypairs_links"] = [{"rel": "next", "href": following}]
+    body["keypairs"] = [{"keypair": _key_pair_document(call, pair)} for pair in own]
+    return Reply(200, body)
+
+
+def create_key_pair(call: Call) -> Reply:
+    """Keep a public key. Nova before 2.92 also makes key pairs; the sandbox does not."""
+    wanted = call.document("keypair")
+    name, public_key = wanted.get("name"), wanted.get("public_key")
+    user = call.token.user
+    if not isinstance(name, str) or not re.fullmatch(r"[\w .@-]{1,255}", name, re.ASCII):
+        raise ApiError(400, "Keypair data is invalid: Keypair name contains unsafe characters")
+    if not isinstance(public_key, str):
+        raise ApiError(400, "The sandbox makes no keys: give 'public_key'.")
+    if (user.id, name) in call.cloud.key_pairs:
+        raise ApiError(409, f"Key pair '{name}' already exists.")
+    limit = call.project.quota.key_pairs
+    if 0 <= limit <= sum(pair.user_id == user.id for pair in call.cloud.key_pairs.values()):
+        raise ApiError(403, "Quota exceeded, too many key pairs.")
+    pair = KeyPair(
+        name=name,
+        user_id=user.id,
+        project_id=call.project.id,
+        public_key=public_key,
+        fingerprint=_fingerprint(public_key),
+        type="ssh",
+        created=call.now,
+    )
+    call.cloud.key_pairs[user.id, name] = pair
+    call.cloud.record(call.now, "key_pair", "created", pair, request_id=call.request_id)
+    document = _key_pair_document(call, pair) | {"user_id": user.id}
+    return Reply(201 if call.version >= (2, 2) else 200, {"keypair": document})
+
+
+def _fingerprint(public_key: str) -> str:
+    """MD5 of the key's bytes, pair by pair, as Nova shows it."""
+    try:
+        blob = base64.b64decode(public_key.split()[1], validate=True)
+    except (IndexError, binascii.Error, ValueError) as error:
+        raise ApiError(400, "Keypair data is invalid: failed to generate fingerprint") from error
+    return hashlib.md5(blob, usedforsecurity=False).digest().hex(":")
+
+
+def _key_pair(call: Call) -> KeyPair:
+    _ = call.project
+    pair = call.cloud.key_pairs.get((call.token.user.id, call.params["name"]))
+    if pair is None:
+        raise ApiError(404, f"Keypair {call.params['name']} not found for user {call.token.user.id}")
+    return pair
+
+
+def show_key_pair(call: Call) -> Reply:
+    pair = _key_pair(call)
+    more = {
+        "user_id": pair.user_id,
+        "id": 1,
+        "deleted": False,
+        "deleted_at": None,
+        "updated_at": None,
+        "created_at": f"{pair.created:%Y-%m-%dT%H:%M:%S.%f}",
+    }
+    return Reply(200, {"keypair": _key_pair_document(call, pair) | more})
+
+
+def delete_key_pair(call: Call) -> Reply:
+    pair = _key_pair(call)
+    del call.cloud.key_pairs[pair.user_id, pair.name]
+    call.cloud.record(call.now, "key_pair", "deleted", pair, request_id=call.request_id)
+    return Reply(204 if call.version >= (2, 2) else 202)
+
+
+def list_availability_zones(call: Call) -> Reply:
+    _ = call.project
+    zone = {"zoneName": "nova", "zoneState": {"available": True}, "hosts": None}
+    return Reply(200, {"availabilityZoneInfo": [zone]})
+
+
+_V = "/compute/v2.1"
+TABLE: dict[str, dict[str, Handler]] = {
+    "/compute": {"GET": show_versions},
+    "/compute/": {"GET": show_versions},
+    _V: {"GET": show_version},
+    _V + "/": {"GET": show_version},
+    **nova_servers.TABLE,
+    _V + "/flavors": {"GET": list_flavors},
+    _V + "/flavors/detail": {"GET": list_flavors_in_detail},
+    _V + "/flavors/{flavor}": {"GET": show_flavor},
+    _V + "/flavors/{flavor}/os-extra_specs": {"GET": show_extra_specs},
+    _V + "/os-keypairs": {"GET": list_key_pairs, "POST": create_key_pair},
+    _V + "/os-keypairs/{name}": {"GET": show_key_pair, "DELETE": delete_key_pair},
+    _V + "/os-availability-zone": {"GET": list_availability_zones},
+    **nova_quotas.TABLE,
+}
