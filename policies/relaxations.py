@@ -1,0 +1,185 @@
+"""The nearest changes to a workload that would make something fit. Each one is tried before it is told."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from decimal import ROUND_CEILING, Decimal
+from difflib import get_close_matches
+
+from broker.placement import Assumptions, Workload
+from broker.values import Amount, exact, plain
+from policies.explain import counted, memory
+from policies.requirements import QUOTA, Clause, Judgement, judge, needs
+
+# How many offers are looked at, and how many changes are told.
+_LOOKED_AT = 40
+_TOLD = 5
+# After a first round of changes an offer is priced, and the price may ask for one more.
+_ROUNDS = 3
+
+Change = tuple[Workload, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Relaxation:
+    """A changed workload that fits, and the change in words."""
+
+    workload: Workload
+    words: str
+
+
+def relaxations(judgements: Iterable[Judgement], assumptions: Assumptions, *, now: datetime) -> tuple[Relaxation, ...]:
+    """The nearest changes, fewest first; none where only somebody else could help (a price, a quota, a site down)."""
+    missed = (judgement for judgement in judgements if not judgement.fits)
+    nearest = heapq.nsmallest(_LOOKED_AT, missed, key=lambda one: (one.distance, one.case.site.name))
+    told: dict[Workload, Relaxation] = {}
+    for judgement in nearest:
+        found = _relax(judgement, assumptions, now=now)
+        if found is not None:
+            told.setdefault(found.workload, found)
+        if len(told) == _TOLD:
+            break
+    return tuple(told.values())
+
+
+def _relax(judgement: Judgement, assumptions: Assumptions, *, now: datetime) -> Relaxation | None:
+    """Change the workload, clause by clause, until this offer fits."""
+    words: list[str] = []
+    for _ in range(_ROUNDS):
+        workload = judgement.case.workload
+        for clause in judgement.misses:
+            change = _change(judgement, clause, workload)
+            if change is None:
+                return None
+            workload, said = change
+            words.append(said)
+        judgement = judge(replace(judgement.case, workload=workload), assumptions, now=now)
+        if judgement.priced is not None and judgement.fits:
+            case = judgement.case
+            where = f"fits at {case.site.name} ({case.offer.name}, {judgement.priced.total})"
+            return Relaxation(workload, f"{', '.join(dict.fromkeys(words))}: {where}")
+    return None
+
+
+def _change(judgement: Judgement, clause: Clause, workload: Workload) -> Change | None:
+    if clause in QUOTA:
+        return _fewer(judgement, clause, workload)
+    change = _CHANGES.get(clause)
+    return None if change is None else change(judgement, workload)
+
+
+def _fewer(judgement: Judgement, clause: Clause, workload: Workload) -> Change | None:
+    """As many machines as the quota takes; without addresses where none is left."""
+    case = judgement.case
+    room = int((case.site.free[QUOTA[clause]] or Decimal(0)) // needs(case.workload, case.offer)[clause])
+    if room >= 1:
+        count = min(room, workload.count)
+        return replace(workload, count=count), f"ask for {counted(count, 'machine')} instead of {case.workload.count}"
+    if clause is Clause.QUOTA_ADDRESSES:
+        return replace(workload, public_address=False), "leave the public address out"
+    return None
+
+
+def _sites(judgement: Judgement, workload: Workload) -> Change:
+    name = judgement.case.site.name
+    return replace(workload, sites=(*workload.sites, name)), f"allow site {name}"
+
+
+def _providers(judgement: Judgement, workload: Workload) -> Change:
+    name = judgement.case.site.provider
+    return replace(workload, providers=(*workload.providers, name)), f"allow provider {name}"
+
+
+def _jurisdictions(judgement: Judgement, workload: Workload) -> Change:
+    name = judgement.case.site.jurisdiction
+    if name is None:
+        return replace(workload, jurisdictions=()), "leave requirements.jurisdictions out"
+    return replace(workload, jurisdictions=(*workload.jurisdictions, name)), f"allow jurisdiction {name}"
+
+
+def _image(judgement: Judgement, workload: Workload) -> Change | None:
+    close = get_close_matches(workload.image, sorted(judgement.case.site.images), n=1)
+    return (replace(workload, image=close[0]), f"use image {close[0]} instead of {workload.image}") if close else None
+
+
+def _arch(judgement: Judgement, workload: Workload) -> Change:
+    arch = judgement.case.offer.arch
+    words = "leave resources.arch out" if arch is None else f"ask for arch {arch} instead of {workload.arch}"
+    return replace(workload, arch=arch), words
+
+
+def _gpus(judgement: Judgement, workload: Workload) -> Change:
+    gpus = judgement.case.offer.gpus
+    if not gpus:
+        return replace(workload, gpus=0, gpu_model=None), "ask for no GPUs"
+    return replace(workload, gpus=gpus), f"ask for {counted(gpus, 'GPU')} instead of {workload.gpus}"
+
+
+def _gpu_model(judgement: Judgement, workload: Workload) -> Change | None:
+    model = judgement.case.offer.gpu_model
+    if workload.gpu_model is None:  # gone with the GPUs
+        return workload, "ask for no GPUs"
+    words = "leave resources.gpu_model out" if model is None else f"ask for {model} instead of {workload.gpu_model}"
+    return replace(workload, gpu_model=model), words
+
+
+def _cores(judgement: Judgement, workload: Workload) -> Change:
+    cores = judgement.case.offer.cores
+    return replace(workload, cores=cores), f"ask for {counted(cores, 'core')} instead of {workload.cores}"
+
+
+def _memory(judgement: Judgement, workload: Workload) -> Change:
+    mib = judgement.case.offer.memory_mib
+    return replace(
+        workload, memory_mib=mib
+    ), f"ask for {memory(mib)} of memory instead of {memory(workload.memory_mib)}"
+
+
+def _disk(judgement: Judgement, workload: Workload) -> Change | None:
+    gib = judgement.case.offer.disk_gib
+    if not gib:
+        return None
+    return replace(workload, disk_gib=gib), f"ask for {gib} GiB of disk instead of {workload.disk_gib} GiB"
+
+
+def _exchange_rate(judgement: Judgement, workload: Workload) -> Change | None:
+    card = judgement.case.site.card
+    if workload.max_price is None or card is None or card.currency not in judgement.case.payable:
+        return None
+    return replace(workload, max_price=None), "leave max_price out"
+
+
+def _price(_judgement: Judgement, workload: Workload) -> Change | None:
+    """The price of an address may be what is not known."""
+    return (
+        (replace(workload, public_address=False), "leave the public address out") if workload.public_address else None
+    )
+
+
+def _max_price(judgement: Judgement, workload: Workload) -> Change | None:
+    if judgement.priced is None:
+        return None
+    total = judgement.priced.total
+    with exact():
+        limit = Amount(total.value.quantize(Decimal("0.01"), rounding=ROUND_CEILING), total.commodity)
+    return replace(workload, max_price=limit), f"raise max_price to {plain(limit.value)} {limit.commodity}"
+
+
+_CHANGES: Mapping[Clause, Callable[[Judgement, Workload], Change | None]] = {
+    Clause.SITES: _sites,
+    Clause.PROVIDERS: _providers,
+    Clause.JURISDICTIONS: _jurisdictions,
+    Clause.IMAGE: _image,
+    Clause.ARCH: _arch,
+    Clause.GPUS: _gpus,
+    Clause.GPU_MODEL: _gpu_model,
+    Clause.CORES: _cores,
+    Clause.MEMORY: _memory,
+    Clause.DISK: _disk,
+    Clause.EXCHANGE_RATE: _exchange_rate,
+    Clause.PRICE: _price,
+    Clause.MAX_PRICE: _max_price,
+}
