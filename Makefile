@@ -38,7 +38,7 @@ peers-openstack: ## a real OpenStack from Debian packages, as root, and the test
 	@sh tools/with-peer tests/peers/openstack $(ARGS)
 
 test-versions: ## the unit tests on every Python that is found: 3.11, 3.12, 3.13
-	@sh tools/test-versions $(ARGS)
+	@PYTHONS="$(PYTHONS)" sh tools/test-versions $(ARGS)
 
 lock: ## write requirements/*.txt anew from pyproject.toml (UPGRADE=1: newest versions)
 	@sh tools/lock

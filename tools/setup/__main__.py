@@ -65,7 +65,7 @@ def set_up(kind: str, environment: Path) -> None:
     with exclusive(environment) as lock:
         if is_ready(environment, wanted, wanted_python):
             return
-        progress = Progress()
+        progress = Progress(of=4)
         progress.begin(f"this machine: Python {platform.python_version()} ({sys.executable})")
         pip = find_pip([sys.executable, "python3", "python3.13", "python3.12", "python3.11"])
         free = check_space(environment, NEEDED_MIB[kind])

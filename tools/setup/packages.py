@@ -80,6 +80,10 @@ class Installer:
         arguments = ["--no-index", "--no-deps", "--no-build-isolation", "--force-reinstall", "--editable", "."]
         self._run(arguments, lambda _line: None)
 
+    def install_wheel(self, wheel: Path) -> None:
+        """Installs one wheel as it is; what it needs is there already."""
+        self._run(["--no-index", "--no-deps", str(wheel)], lambda _line: None)
+
     def _unpacked(self, total: int) -> int:
         return min(total, len(list(self.environment.glob("lib/python*/site-packages/*.dist-info/INSTALLER"))))
 

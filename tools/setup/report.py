@@ -3,8 +3,6 @@
 import time
 from dataclasses import dataclass, field
 
-STEPS = 4
-
 
 class SetupError(Exception):
     """Set-up cannot go on. Says what is wrong and what to do about it."""
@@ -17,6 +15,7 @@ class SetupError(Exception):
 class Progress:
     """One line per thing worth knowing, with the seconds since the start."""
 
+    of: int
     started: float = field(default_factory=time.monotonic)
     step: int = 0
 
@@ -26,4 +25,4 @@ class Progress:
 
     def say(self, what: str) -> None:
         seconds = time.monotonic() - self.started
-        print(f"set-up {self.step}/{STEPS}  {what}  ({seconds:.0f} s)", flush=True)
+        print(f"set-up {self.step}/{self.of}  {what}  ({seconds:.0f} s)", flush=True)
