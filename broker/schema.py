@@ -67,8 +67,6 @@ def upgrade(database: Database, revision: str = "head") -> None:
         SetupError: a role is missing or may too much, another process migrates, or the schema is newer than this code.
     """
     _migrate(database, command.upgrade, revision)
-    with migrating(database) as (connection, _):
-        _renew_queue(connection)
 
 
 def downgrade(database: Database, revision: str) -> None:
@@ -169,6 +167,8 @@ def _migrate(database: Database, step: Callable[[Config, str], None], revision: 
         connection.commit()
         try:
             step(configuration(connection=connection, application_role=application_role), revision)
+            _renew_queue(connection)
+            _protect_revision(connection, application_role)
         except CommandError as error:
             raise SetupError(
                 f"The migrations cannot go to {revision}: {error}.", hint="Name a revision of this Leeway."
@@ -280,6 +280,13 @@ def _renew_queue(connection: Connection) -> None:
     if _queue_is_outdated(connection):
         _run_script(connection, _DROP_QUEUE)
         _make_queue(connection)
+    connection.commit()
+
+
+def _protect_revision(connection: Connection, application_role: str) -> None:
+    quote = connection.dialect.identifier_preparer.quote_identifier
+    if connection.scalar(sa.text("SELECT to_regclass('alembic_version')")) is not None:
+        connection.exec_driver_sql(f"REVOKE INSERT, UPDATE, DELETE ON alembic_version FROM {quote(application_role)}")
     connection.commit()
 
 
