@@ -15,7 +15,7 @@ GATES: Mapping[str, Sequence[Sequence[str]]] = {
     # In two runs: naming files would make mypy forget the packages that pyproject.toml lists.
     "types": [["mypy"], ["mypy", "tools"]],
     "layers": [["lint-imports", "--no-cache"]],
-    "dependencies": [["deptry", "."]],
+    "dependencies": [["deptry", "--no-ansi", "."]],
     # `alembic check` on a database that the migrations have just made.
     "migrations": [["leeway", "db", "upgrade"], ["leeway", "db", "check"]],
 }
