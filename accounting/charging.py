@@ -1,0 +1,209 @@
+"""Closed segments become charges and postings; what is still open can be priced the same way, and is not posted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from uuid import UUID
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from accounting.histories import History, use_of
+from accounting.ledger import Line, post
+from accounting.metering import Use
+from accounting.models.charges import Charge, Segment
+from accounting.models.grants import Grant, MoneyHold
+from accounting.models.ledger import Balance, Posting
+from accounting.rating import Rated, Resource, billing_month, charge, load_card, rate
+from broker.errors import PriceUnknown
+from broker.models.audit import Finding
+from broker.models.catalogue import RateCardVersion
+from broker.models.leases import Lease
+from broker.pricing import RateCard
+from broker.timeline import Concern, raise_finding
+from broker.values import Amount, Period, exact, plain
+
+
+@dataclass(frozen=True, slots=True)
+class Accounts:
+    """Where a lease's charges go besides its grants."""
+
+    provider_id: UUID
+    overdraft_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """Rate cards as one transaction needs them, each read once."""
+
+    session: Session
+    cards: dict[tuple[UUID, tuple[str, ...]], RateCard] = field(default_factory=dict)
+
+    def of(self, history: History, use: Use, period: Period) -> tuple[Rated, ...]:
+        """What a use costs over `period` under the rate card in force.
+
+        Raises:
+            PriceUnknown: where no card was in force, or the card does not say.
+        """
+        if use.version_id is None:
+            raise PriceUnknown(
+                f"provider {history.provider.name} had no rate card in force on {use.starts_at:%Y-%m-%d %H:%M} UTC",
+                hint="Import a rate card that is valid from then on.",
+            )
+        skus = history.skus_at(use)
+        card = self.cards.get((use.version_id, skus))
+        if card is None:
+            card = self.cards[use.version_id, skus] = load_card(self.session, use.version_id, skus)
+        used = _used(self.session, history, card, period)
+        return rate(card, period, state=use.state, skus=skus, used=used)
+
+    def unposted(self, history: History, *, now: datetime) -> list[Rated]:
+        """What the lease used until `now` and no posting has yet.
+
+        Raises:
+            PriceUnknown: where a part of it has no price.
+        """
+        rated: list[Rated] = []
+        for use in history.uses(known_until=now):
+            end = now if use.ends_at is None else use.ends_at
+            if end > use.starts_at:
+                rated.extend(self.of(history, use, Period(use.starts_at, end)))
+        return rated
+
+
+def post_charge(prices: Prices, history: History, segment: Segment, *, accounts: Accounts, now: datetime) -> bool:
+    """Charge a closed segment; False where its price is not known: a person is told, and the hold stays."""
+    assert segment.ends_at is not None, "only closed segments are charged"
+    session = prices.session
+    period = Period(segment.starts_at, segment.ends_at)
+    try:
+        rated = prices.of(history, use_of(segment), period)
+    except PriceUnknown as unknown:
+        _tell_unknown(session, history, unknown, now=now)
+        return False
+    with exact():
+        total = Amount.total((row.cost for row in rated), rated[0].cost.commodity)
+    lines = list(_funding(session, history, period, total, overdraft_id=accounts.overdraft_id))
+    text = f"{segment.sku} {segment.state.value} at {history.site.name}"
+    entry_id = post(
+        session,
+        key=f"segment:{segment.id}",
+        kind="usage",
+        text=text,
+        # What was free leaves an entry without lines: it was accounted for, and moved nothing.
+        lines=[*lines, Line(accounts.provider_id, -total)] if total.value else [],
+        now=now,
+    )
+    resource = Resource(
+        project_id=history.order.project_id,
+        provider=history.provider.name,
+        region=history.site.region,
+        machine_id=history.machine_id,
+        machine_name=str(history.lease.spec["name"]),
+    )
+    session.add_all(charge(segment, row, entry_id=entry_id, resource=resource) for row in rated)
+    session.flush()
+    if any(line.account_id == accounts.overdraft_id for line in lines):
+        with exact():
+            per_day = Amount(total.value * 24 / period.hours.value, total.commodity).stored()
+        _tell_overdraft(session, history, per_day, overdraft_id=accounts.overdraft_id, now=now)
+    return True
+
+
+def _used(session: Session, history: History, card: RateCard, period: Period) -> dict[str, Decimal]:
+    """What the provider's bill has of each tiered SKU before, in the same month: where its tiers are entered."""
+    tiered = [sku for sku, price in card.prices.items() if len(price.tiers) > 1]
+    if not tiered:
+        return {}
+    rows = session.execute(
+        select(Charge.sku_id, func.sum(Charge.pricing_quantity))
+        .join(Segment, Segment.id == Charge.segment_id)
+        .join(RateCardVersion, RateCardVersion.id == Segment.rate_card_version_id)
+        .where(
+            RateCardVersion.provider_id == history.provider.id,
+            Charge.sku_id.in_(tiered),
+            Charge.billing_period_start == billing_month(period.start)[0],
+        )
+        .group_by(Charge.sku_id)
+    ).tuples()
+    return dict(rows.all())
+
+
+def _funding(
+    session: Session, history: History, period: Period, total: Amount, *, overdraft_id: UUID
+) -> Iterator[Line]:
+    """Who pays: the order's holds on grants that were open then, in the grants' order; the rest is overdraft."""
+    left = total
+    for hold, account_id in session.execute(
+        select(MoneyHold, Grant.account_id)
+        .join(Balance, Balance.id == MoneyHold.balance_id)
+        .join(Grant, Grant.account_id == Balance.account_id)
+        .where(
+            MoneyHold.order_id == history.order.id,
+            MoneyHold.released_at.is_(None),
+            MoneyHold.remaining > 0,
+            Balance.commodity == total.commodity.code,
+            Grant.starts_at <= period.start,
+            Grant.ends_at >= period.end,
+        )
+        .order_by(Grant.position)
+        .execution_options(populate_existing=True)
+    ).tuples():
+        part = min(left, Amount(hold.remaining, total.commodity))
+        if part.value:
+            yield Line(account_id, part, hold.id)
+            left = left - part
+    if left.value:
+        yield Line(overdraft_id, left)
+
+
+def _tell_unknown(session: Session, history: History, unknown: PriceUnknown, *, now: datetime) -> None:
+    raise_finding(
+        session,
+        Concern(
+            kind=unknown.code,
+            key=str(history.lease.id),
+            text=f"Use of {history.lease.spec['name']} at {history.site.name} cannot be charged: {unknown.detail}",
+            hint=unknown.hint or "Complete the rate card.",
+            site_id=history.site.id,
+            lease_id=history.lease.id,
+        ),
+        now=now,
+    )
+
+
+def resolve_unknown(session: Session, lease: Lease, *, now: datetime) -> None:
+    """All is charged: what could not be priced before could be now."""
+    session.execute(
+        update(Finding)
+        .where(Finding.kind == PriceUnknown.code, Finding.key == str(lease.id), Finding.resolved_at.is_(None))
+        .values(resolved_at=now)
+    )
+
+
+def _tell_overdraft(session: Session, history: History, per_day: Amount, *, overdraft_id: UUID, now: datetime) -> None:
+    """Told once per lease, with all that it went over so far; what it costs per day is nothing once it is gone."""
+    lease, currency = history.lease, per_day.commodity
+    over = session.scalars(
+        select(func.sum(Posting.amount)).where(
+            Posting.account_id == overdraft_id,
+            Posting.commodity == currency.code,
+            Posting.entry_id.in_(select(Charge.entry_id).where(Charge.lease_id == lease.id)),
+        )
+    ).one()
+    raise_finding(
+        session,
+        Concern(
+            kind="overdraft",
+            key=str(lease.id),
+            text=f"{lease.spec['name']} at {history.site.name} cost {plain(over)} {currency} more than was set aside.",
+            hint="Give the project a grant that can take it, and stop the machine if it still runs.",
+            site_id=history.site.id,
+            lease_id=lease.id,
+            per_day=per_day if lease.gone_at is None else Amount.zero(currency),
+        ),
+        now=now,
+    )

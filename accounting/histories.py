@@ -1,0 +1,234 @@
+"""What accounting knows of leases, read in a fixed number of queries for any number of them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import Row, select
+from sqlalchemy.orm import Session
+
+from accounting.metering import CardSpan, Meter, Sighting, Use, meter, outside
+from accounting.models.charges import Charge, Segment
+from accounting.models.grants import Grant, MoneyHold
+from accounting.models.ledger import Balance
+from accounting.rating import PUBLIC_ADDRESS
+from broker.models.catalogue import CatalogueVersion, Offer, RateCardVersion
+from broker.models.federation import Provider, Site
+from broker.models.leases import Lease, LeaseState, Observation, Part
+from broker.models.workloads import Order, QuoteOffer
+from broker.remote import PartKind
+from broker.values import Period
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """The public address of a lease: had over [made_at, gone_at)."""
+
+    made_at: datetime
+    gone_at: datetime | None
+
+    def covers(self, moment: datetime) -> bool:
+        """True where the lease has it at the moment."""
+        return self.made_at <= moment and (self.gone_at is None or moment < self.gone_at)
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """One lease, all that was seen of it, and what was made of that so far. `charged`: ids of charged segments."""
+
+    lease: Lease
+    order: Order
+    site: Site
+    provider: Provider
+    offer: str
+    sightings: tuple[Sighting, ...]
+    skus: dict[str, str]
+    cards: tuple[CardSpan, ...]
+    grant_ends: tuple[datetime, ...]
+    address: Address | None
+    machine_id: str
+    segments: tuple[Segment, ...]
+    charged: frozenset[UUID]
+
+    def uses(self, *, known_until: datetime | None = None) -> list[Use]:
+        """What its segments should be, without what is charged already.
+
+        `known_until` is when the machine was last seen, unless told otherwise (for a forecast up to now).
+        """
+        seen = [sighting.seen_at for sighting in self.sightings]
+        if known_until is None:
+            known_until = max([*seen, self.lease.seen_at or self.lease.made_at])
+        cuts = set(self.grant_ends)
+        if self.address is not None:
+            cuts |= {self.address.made_at} | ({self.address.gone_at} if self.address.gone_at else set())
+        by = Meter(
+            made_at=self.lease.made_at,
+            sku=self.offer,
+            skus=self.skus,
+            cards=self.cards,
+            cuts=cuts,
+            known_until=known_until,
+        )
+        periods = [
+            Period(segment.starts_at, segment.ends_at)
+            for segment in self.segments
+            if segment.id in self.charged and segment.ends_at is not None
+        ]
+        return outside(meter(self.sightings, by), periods)
+
+    @property
+    def uncharged(self) -> list[Segment]:
+        """The segments that may still change."""
+        return [segment for segment in self.segments if segment.id not in self.charged]
+
+    def skus_at(self, use: Use) -> tuple[str, ...]:
+        """What is paid for during a use: the machine, and its address where it has one."""
+        has_address = self.address is not None and self.address.covers(use.starts_at)
+        return (use.sku, PUBLIC_ADDRESS) if has_address else (use.sku,)
+
+
+def use_of(segment: Segment) -> Use:
+    """What a segment says."""
+    return Use(
+        starts_at=segment.starts_at,
+        ends_at=segment.ends_at,
+        state=segment.state,
+        sku=segment.sku,
+        version_id=segment.rate_card_version_id,
+        is_estimated=segment.is_estimated,
+    )
+
+
+def histories(session: Session, lease_ids: Collection[UUID]) -> list[History]:
+    """The leases' histories, in the order of their ids; unknown ids are left out. Rows are read afresh."""
+    rows = session.execute(
+        select(Lease, Order, Site, Provider, Offer)
+        .join(Order, Order.id == Lease.order_id)
+        .join(Site, Site.id == Lease.site_id)
+        .join(Provider, Provider.id == Site.provider_id)
+        .join(QuoteOffer, QuoteOffer.id == Lease.quote_offer_id)
+        .join(Offer, Offer.id == QuoteOffer.offer_id)
+        .where(Lease.id.in_(lease_ids))
+        .order_by(Lease.id)
+        .execution_options(populate_existing=True)
+    ).all()
+    sightings = _sightings(session, lease_ids)
+    cards = _cards(session, {row.Provider.id for row in rows})
+    ends = _grant_ends(session, {row.Order.id for row in rows})
+    addresses, machines = _parts(session, lease_ids)
+    segments, charged = _segments(session, lease_ids)
+    types = _types(session, {row.Site.id for row in rows}, sightings)
+    found = []
+    for lease, order, site, provider, offer in rows:
+        skus = types.get(site.id, {}) | {offer.remote_id: offer.name, offer.name: offer.name}
+        found.append(
+            History(
+                lease=lease,
+                order=order,
+                site=site,
+                provider=provider,
+                offer=offer.name,
+                sightings=_with_end(lease, sightings.get(lease.id, [])),
+                skus=skus,
+                cards=tuple(cards.get(provider.id, ())),
+                grant_ends=tuple(ends.get(order.id, ())),
+                address=addresses.get(lease.id),
+                machine_id=machines.get(lease.id) or str(lease.id),
+                segments=tuple(segments.get(lease.id, ())),
+                charged=frozenset(charged),
+            )
+        )
+    return found
+
+
+def _with_end(lease: Lease, sightings: Sequence[Sighting]) -> tuple[Sighting, ...]:
+    """The sightings; a lease that is over has an end even where nobody saw its machine go."""
+    if lease.gone_at is None or not sightings or sightings[-1].state is LeaseState.GONE:
+        return tuple(sightings)
+    last_seen = max(sightings[-1].seen_at, lease.seen_at or sightings[-1].seen_at)
+    end = Sighting(max(lease.gone_at, last_seen), LeaseState.GONE, since=last_seen, is_estimated=True)
+    return (*sightings, end)
+
+
+def _sightings(session: Session, lease_ids: Collection[UUID]) -> dict[UUID, list[Sighting]]:
+    found: dict[UUID, list[Sighting]] = defaultdict(list)
+    for row in session.scalars(
+        select(Observation).where(Observation.lease_id.in_(lease_ids)).order_by(Observation.seen_at)
+    ):
+        found[row.lease_id].append(
+            Sighting(row.seen_at, row.state, row.instance_type, row.since, is_estimated=row.is_estimated)
+        )
+    return found
+
+
+def _cards(session: Session, provider_ids: Collection[UUID]) -> dict[UUID, list[CardSpan]]:
+    found: dict[UUID, list[CardSpan]] = defaultdict(list)
+    rows: Sequence[Row[UUID, UUID, datetime, datetime | None]] = session.execute(
+        select(RateCardVersion.provider_id, RateCardVersion.id, RateCardVersion.valid_from, RateCardVersion.valid_to)
+        .where(RateCardVersion.provider_id.in_(provider_ids))
+        .order_by(RateCardVersion.valid_from)
+    ).all()
+    for provider_id, version_id, valid_from, valid_to in rows:
+        found[provider_id].append(CardSpan(version_id, valid_from, valid_to))
+    return found
+
+
+def _grant_ends(session: Session, order_ids: Collection[UUID]) -> dict[UUID, list[datetime]]:
+    """When the grants end that the orders' money is set aside on."""
+    found: dict[UUID, list[datetime]] = defaultdict(list)
+    for order_id, ends_at in session.execute(
+        select(MoneyHold.order_id, Grant.ends_at)
+        .join(Balance, Balance.id == MoneyHold.balance_id)
+        .join(Grant, Grant.account_id == Balance.account_id)
+        .where(MoneyHold.order_id.in_(order_ids))
+    ):
+        found[order_id].append(ends_at)
+    return found
+
+
+def _parts(session: Session, lease_ids: Collection[UUID]) -> tuple[dict[UUID, Address], dict[UUID, str]]:
+    addresses: dict[UUID, Address] = {}
+    machines: dict[UUID, str] = {}
+    for part in session.scalars(
+        select(Part)
+        .where(Part.lease_id.in_(lease_ids), Part.kind.in_((PartKind.ADDRESS, PartKind.SERVER)))
+        .execution_options(populate_existing=True)
+    ):
+        if part.kind is PartKind.SERVER and part.remote_id is not None:
+            machines[part.lease_id] = part.remote_id
+        elif part.kind is PartKind.ADDRESS and part.made_at is not None:
+            addresses[part.lease_id] = Address(part.made_at, part.gone_at)
+    return addresses, machines
+
+
+def _segments(session: Session, lease_ids: Collection[UUID]) -> tuple[dict[UUID, list[Segment]], set[UUID]]:
+    found: dict[UUID, list[Segment]] = defaultdict(list)
+    for segment in session.scalars(
+        select(Segment)
+        .where(Segment.lease_id.in_(lease_ids))
+        .order_by(Segment.starts_at)
+        .execution_options(populate_existing=True)
+    ):
+        found[segment.lease_id].append(segment)
+    charged = session.scalars(select(Charge.segment_id).where(Charge.lease_id.in_(lease_ids)).distinct())
+    return found, set(charged)
+
+
+def _types(
+    session: Session, site_ids: Collection[UUID], sightings: dict[UUID, list[Sighting]]
+) -> dict[UUID, dict[str, str]]:
+    """Per site, what an instance type that was seen is called in the newest catalogue that has it: its SKU."""
+    seen = {sighting.instance_type for found in sightings.values() for sighting in found} - {None}
+    names: dict[UUID, dict[str, str]] = defaultdict(dict)
+    for site_id, remote_id, name in session.execute(
+        select(Offer.site_id, Offer.remote_id, Offer.name)
+        .join(CatalogueVersion, CatalogueVersion.id == Offer.catalogue_version_id)
+        .where(Offer.site_id.in_(site_ids), Offer.remote_id.in_(seen))
+        .order_by(CatalogueVersion.made_at)
+    ):
+        names[site_id][remote_id] = name
+    return names
