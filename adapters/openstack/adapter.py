@@ -1,0 +1,122 @@
+"""The OpenStack adapter: `CloudAdapter`, `Powers` and `Shelves` for one site and one credential."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from uuid import UUID
+
+from adapters.cloud import Bulkhead
+from adapters.openstack import inventory, launching, reading
+from adapters.openstack.checking import check
+from adapters.openstack.launching import Launcher, change_power
+from adapters.openstack.login import Credential
+from adapters.openstack.networks import NetworkChoice
+from adapters.openstack.session import Session
+from broker.errors import InvalidInput
+from broker.remote import (
+    Capability,
+    Deadline,
+    Diagnosis,
+    Listing,
+    MachineSpec,
+    PartKind,
+    PartSpec,
+    RemoteImage,
+    RemoteNetwork,
+    RemoteOffer,
+    RemotePart,
+    RemoteQuota,
+    Secret,
+    SiteAddress,
+    Tags,
+)
+
+SETTINGS = (
+    "network",  # name or id of the network for machines, where there is more than one
+    "external_network",  # name or id of the network that public addresses come from, where there is more than one
+    "availability_zone",  # Nova's, for every machine
+    "ca_bundle",  # file of certificates, for a site with its own authority
+    "call_timeout",  # seconds of silence after which one request is given up (30)
+    "settle_time",  # seconds after which what was accepted shows in a search (30)
+)
+
+
+class OpenStack:
+    """One project of one OpenStack. Thread-safe."""
+
+    capabilities = Capability.POWER | Capability.SHELVE
+
+    def __init__(self, site: SiteAddress, secret: Secret, bulkhead: Bulkhead) -> None:
+        """Ask nothing of the site yet.
+
+        Raises:
+            InvalidInput: a field of the credential is missing, or endpoint or a setting cannot be used.
+        """
+        unknown = sorted(set(site.settings) - set(SETTINGS))
+        if unknown:
+            raise InvalidInput(f"settings.{unknown[0]}", "is not known", hint=f"Known are: {', '.join(SETTINGS)}.")
+        self._session = Session(site, Credential.read(secret), bulkhead)
+        self._networks = NetworkChoice(self._session)
+        self._launcher = Launcher(self._session, self._networks)
+        self.settle_time = _settle_time(site.settings.get("settle_time"))
+
+    def check(self, *, deadline: Deadline) -> Sequence[Diagnosis]:
+        return check(self._session, deadline)
+
+    def offers(self, *, deadline: Deadline) -> Sequence[RemoteOffer]:
+        return reading.read_offers(self._session, deadline)
+
+    def images(self, *, deadline: Deadline) -> Sequence[RemoteImage]:
+        return reading.read_images(self._session, deadline)
+
+    def networks(self, *, deadline: Deadline) -> Sequence[RemoteNetwork]:
+        return reading.read_networks(self._session, deadline)
+
+    def quotas(self, *, deadline: Deadline) -> Sequence[RemoteQuota]:
+        return reading.read_quotas(self._session, deadline)
+
+    def listing(self, *, deadline: Deadline) -> Listing:
+        return inventory.listing(self._session, deadline)
+
+    def plan(self, machine: MachineSpec) -> Sequence[PartSpec]:
+        return launching.plan(machine)
+
+    def make(
+        self, kind: PartKind, machine: MachineSpec, *, tags: Tags, made: Mapping[PartKind, str], deadline: Deadline
+    ) -> str:
+        return self._launcher.make(kind, machine, tags=tags, made=made, deadline=deadline)
+
+    def find(
+        self, kind: PartKind, *, lease: UUID, made: Mapping[PartKind, str], deadline: Deadline
+    ) -> Sequence[RemotePart]:
+        return inventory.find(self._session, kind, lease=lease, made=made, deadline=deadline)
+
+    def look(self, kind: PartKind, remote_id: str, *, deadline: Deadline) -> RemotePart | None:
+        return inventory.look(self._session, kind, remote_id, deadline)
+
+    def delete(self, kind: PartKind, remote_id: str, *, deadline: Deadline) -> None:
+        self._launcher.delete(kind, remote_id, deadline)
+
+    def stop(self, remote_id: str, *, deadline: Deadline) -> None:
+        change_power(self._session, remote_id, "os-stop", deadline)
+
+    def start(self, remote_id: str, *, deadline: Deadline) -> None:
+        change_power(self._session, remote_id, "os-start", deadline)
+
+    def shelve(self, remote_id: str, *, deadline: Deadline) -> None:
+        change_power(self._session, remote_id, "shelve", deadline)
+
+    def unshelve(self, remote_id: str, *, deadline: Deadline) -> None:
+        change_power(self._session, remote_id, "unshelve", deadline)
+
+    def close(self) -> None:
+        """Close idle connections; for who drops the adapter."""
+        self._session.close()
+
+
+def _settle_time(text: str | None) -> timedelta:
+    try:
+        return timedelta(seconds=float(text or 30))
+    except (ValueError, OverflowError) as error:
+        raise InvalidInput("settings.settle_time", f"{text!r} is not a number of seconds") from error

@@ -1,0 +1,63 @@
+"""Error documents of Nova, Neutron, Keystone and Glance."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from adapters.cloud import Fault
+from broker.errors import SiteCapacity, SiteConflict, SiteQuota, SiteRefused
+
+# Nova: "Quota exceeded for cores: ...", "Maximum number of ports exceeded"; Neutron has the type OverQuota instead.
+_QUOTA = re.compile(r"quota exceeded|maximum number of [\w ]+ exceeded|quota", re.IGNORECASE)
+_CAPACITY = re.compile(r"no valid host|no more ip addresses|not enough (resources|hosts)", re.IGNORECASE)
+
+_MEANINGS: dict[str, type[SiteRefused]] = {
+    "OverQuota": SiteQuota,
+    "IpAddressGenerationFailure": SiteCapacity,
+    "ExternalIpAddressExhausted": SiteCapacity,
+    "NoNetworkAvailable": SiteCapacity,
+    "PortInUse": SiteConflict,
+    "IpAddressInUse": SiteConflict,
+    "FloatingIPPortAlreadyAssociated": SiteConflict,
+    "conflictingRequest": SiteConflict,
+}
+
+
+def read_fault(body: bytes) -> Fault | None:
+    """The fault in a body; None where the body is not one of these services' error documents.
+
+    Nova: `{"badRequest": {"code": 400, "message": "..."}}`; Neutron: `{"NeutronError": {"type", "message", "detail"}}`
+    (in old releases a plain text); Keystone: `{"error": {"code", "message", "title"}}`.
+    """
+    try:
+        document: Any = json.loads(body)
+    except ValueError:
+        return None
+    if not isinstance(document, dict) or len(document) != 1:
+        return None
+    ((kind, content),) = document.items()
+    if isinstance(content, str) and kind == "NeutronError":
+        return _fault(kind, content)
+    if not isinstance(content, dict) or not isinstance(content.get("message"), str):
+        return None
+    return _fault(str(content.get("type") or kind), content["message"])
+
+
+def _fault(kind: str, message: str) -> Fault:
+    meaning = _MEANINGS.get(kind)
+    if _QUOTA.search(message):
+        meaning = SiteQuota
+    elif _CAPACITY.search(message):
+        meaning = SiteCapacity
+    return Fault(kind, message.strip(), meaning)
+
+
+def says_gone(body: bytes, remote_id: str) -> bool:
+    """Whether a 404 is the API's own word that the thing of this id does not exist.
+
+    The id must be in it: a 404 for the path, as from a wrong endpoint, has the same form but says nothing of the thing.
+    """
+    fault = read_fault(body)
+    return fault is not None and remote_id in fault.message

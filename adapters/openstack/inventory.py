@@ -1,0 +1,201 @@
+"""What exists: one part by id, the parts of one lease, everything of the project.
+
+Key pairs have no metadata, and belong to the user; their tags ride in the comment of the public key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+from uuid import UUID
+
+from adapters.cloud import foreign, lease_in, part_name, tags_in_metadata, tags_in_text, utc
+from adapters.openstack.faults import says_gone
+from adapters.openstack.session import Call, Document, Service, Session, get, json_object, list_of
+from adapters.openstack.states import machine_state
+from broker.errors import SiteUnknown
+from broker.remote import Deadline, Listing, PartKind, RemoteMachine, RemotePart
+
+# Service, path and JSON key of one.
+COLLECTIONS = {
+    PartKind.KEY_PAIR: (Service.COMPUTE, "/os-keypairs", "keypair"),
+    PartKind.PORT: (Service.NETWORK, "/v2.0/ports", "port"),
+    PartKind.SERVER: (Service.COMPUTE, "/servers", "server"),
+    PartKind.ADDRESS: (Service.NETWORK, "/v2.0/floatingips", "floatingip"),
+}
+
+
+def part_path(kind: PartKind, remote_id: str) -> tuple[Service, str, str]:
+    """Service, path and JSON key of one part."""
+    service, path, key = COLLECTIONS[kind]
+    return service, f"{path}/{quote(remote_id, safe='')}", key
+
+
+# --- from JSON ---------------------------------------------------------------------------------------------------
+
+
+def read_server(server: Document) -> RemoteMachine:
+    """One server, as the list in detail and the GET by id show it."""
+    flavor, fault = server.get("flavor"), server.get("fault")
+    return RemoteMachine(
+        PartKind.SERVER,
+        server["id"],
+        server.get("name") or "",
+        tags_in_metadata(server.get("metadata")),
+        machine_state(server),
+        str(server.get("status")),
+        flavor.get("id") if isinstance(flavor, dict) else None,
+        utc(server.get("created")),
+        utc(server.get("OS-SRV-USG:launched_at")),
+        _addresses(server.get("addresses")),
+        fault.get("message") if isinstance(fault, dict) else None,
+    )
+
+
+def _addresses(networks: Any) -> tuple[str, ...]:
+    """Floating addresses first: they are the ones that a person can reach."""
+    if not isinstance(networks, dict):
+        return ()
+    fixed: list[str] = []
+    floating: list[str] = []
+    for entries in networks.values():
+        for entry in entries:
+            (floating if entry.get("OS-EXT-IPS:type") == "floating" else fixed).append(entry["addr"])
+    return (*floating, *fixed)
+
+
+def _read_checked_server(server: Document) -> RemoteMachine:
+    try:
+        return read_server(server)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise foreign("reading a server", f"{server['id']} is not as Nova writes it") from error
+
+
+def _read_port(port: Document) -> RemotePart:
+    return RemotePart(PartKind.PORT, port["id"], port.get("name") or "", tags_in_text(port.get("description")))
+
+
+def _read_address(address: Document) -> RemotePart:
+    # Floating IPs have no name; the tags are all there is.
+    tags = tags_in_text(address.get("description"))
+    return RemotePart(PartKind.ADDRESS, address["id"], part_name(tags.lease) if tags else "", tags)
+
+
+def _read_key_pair(pair: Document) -> RemotePart:
+    return RemotePart(PartKind.KEY_PAIR, pair["name"], pair["name"], tags_in_text(pair.get("public_key")))
+
+
+_READERS = {
+    PartKind.KEY_PAIR: _read_key_pair,
+    PartKind.PORT: _read_port,
+    PartKind.SERVER: _read_checked_server,
+    PartKind.ADDRESS: _read_address,
+}
+
+
+def _if_ours(part: RemotePart) -> RemotePart | None:
+    return part if part.tags or lease_in(part.name) else None
+
+
+# --- one part ----------------------------------------------------------------------------------------------------
+
+
+def look(session: Session, kind: PartKind, remote_id: str, deadline: Deadline) -> RemotePart | None:
+    """One part; None only where the API itself says that this id does not exist."""
+    document = part_document(session, kind, remote_id, deadline)
+    return None if document is None else _READERS[kind](document)
+
+
+def part_document(session: Session, kind: PartKind, remote_id: str, deadline: Deadline) -> Document | None:
+    """The JSON of one part, or None as in `look`."""
+    service, path, key = part_path(kind, remote_id)
+    doing = f"looking at {kind} {remote_id}"
+    answer = session.send(Call(service, "GET", path, doing, expect=frozenset({200, 404})), deadline)
+    if answer.status == 404:
+        if says_gone(answer.body, remote_id):
+            return None
+        raise SiteUnknown(f"{doing}: a 404 that does not speak of it; it may still exist", http_status=404)
+    document = json_object(answer.body, doing).get(key)
+    if not isinstance(document, dict) or document.get("name" if kind is PartKind.KEY_PAIR else "id") != remote_id:
+        raise foreign(doing, f"no {key} {remote_id}")
+    return document
+
+
+# --- the parts of a lease ----------------------------------------------------------------------------------------
+
+
+def find(
+    session: Session, kind: PartKind, *, lease: UUID, made: Mapping[PartKind, str], deadline: Deadline
+) -> list[RemotePart]:
+    """Every part of the kind that carries the lease's name or tags."""
+    if kind is PartKind.KEY_PAIR:
+        pair = look(session, kind, part_name(lease), deadline)
+        return [] if pair is None else [pair]
+    if kind is PartKind.SERVER:
+        return [*_find_servers(session, lease, made.get(PartKind.PORT), deadline)]
+    if kind is PartKind.PORT:
+        call = get(Service.NETWORK, "/v2.0/ports", f"searching the port of {lease}", name=part_name(lease))
+        ports = session.all(call, "ports", _read_port, deadline)
+        return [port for port in ports if _is_of(port, lease)]
+    # All of the project: a description cannot be searched for, and an address may have been moved to another port.
+    call = get(Service.NETWORK, "/v2.0/floatingips", f"searching the address of {lease}")
+    return [part for part in session.all(call, "floatingips", _read_address, deadline) if _is_of(part, lease)]
+
+
+def _is_of(part: RemotePart, lease: UUID) -> bool:
+    return lease_in(part.name) == lease or (part.tags is not None and part.tags.lease == lease)
+
+
+def _find_servers(session: Session, lease: UUID, port_id: str | None, deadline: Deadline) -> list[RemoteMachine]:
+    """By name, and through the port: who has it is the lease's server, whatever became of its name."""
+    doing = f"searching the server of {lease}"
+    call = get(Service.COMPUTE, "/servers/detail", doing, name=part_name(lease))
+    found = {
+        server.remote_id: server
+        for server in session.all(call, "servers", _read_checked_server, deadline)
+        if _is_of(server, lease)
+    }
+    port = part_document(session, PartKind.PORT, port_id, deadline) if port_id else None
+    device = port.get("device_id") if port else None
+    if isinstance(device, str) and device and device not in found:
+        server = look(session, PartKind.SERVER, device, deadline)
+        if isinstance(server, RemoteMachine):
+            found[device] = server
+    return list(found.values())
+
+
+# --- everything --------------------------------------------------------------------------------------------------
+
+
+def listing(session: Session, deadline: Deadline) -> Listing:
+    """All servers of the project; of the other parts those that carry a name or tags of Leeway's."""
+    token = session.token(deadline)
+    servers = get(Service.COMPUTE, "/servers/detail", "listing the servers")
+    # `project_id`: an administrator's credential would list everybody's.
+    ports = get(Service.NETWORK, "/v2.0/ports", "listing the ports", project_id=token.project_id)
+    addresses = get(Service.NETWORK, "/v2.0/floatingips", "listing the addresses", project_id=token.project_id)
+    return Listing(
+        scope=f"{session.site.region or ''}/{token.project_id}",
+        machines=tuple(session.all(servers, "servers", _read_checked_server, deadline)),
+        parts=(
+            *_key_pairs(session, deadline),
+            *session.all(ports, "ports", lambda port: _if_ours(_read_port(port)), deadline),
+            *session.all(addresses, "floatingips", lambda address: _if_ours(_read_address(address)), deadline),
+        ),
+    )
+
+
+def _key_pairs(session: Session, deadline: Deadline) -> list[RemotePart]:
+    """Ours among the user's key pairs. At microversion 2.1 their list is not paged."""
+    call = get(Service.COMPUTE, "/os-keypairs", "listing the key pairs")
+    pairs = list_of(session.read(call, deadline), "keypairs", call.doing, identify=None)
+    found = []
+    for pair in pairs:
+        content = pair.get("keypair")
+        if not isinstance(content, dict) or not isinstance(content.get("name"), str):
+            raise foreign(call.doing, "an item of 'keypairs' has no name")
+        part = _if_ours(_read_key_pair(content))
+        if part is not None:
+            found.append(part)
+    return found

@@ -1,0 +1,216 @@
+"""Making and taking away the parts of a machine.
+
+The fence is the port: it is made first, and Nova refuses a second server on it, at once (409) or by an ERROR while it
+builds. A second port is harmless: nothing runs on it and nothing is paid for it.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping
+
+from adapters.cloud import foreign, part_name, tags_as_metadata, tags_as_text
+from adapters.openstack.faults import says_gone
+from adapters.openstack.inventory import COLLECTIONS, part_document, part_path
+from adapters.openstack.networks import NetworkChoice
+from adapters.openstack.session import Call, Document, Service, Session, json_object
+from broker.errors import SiteConflict, SiteRefused, SiteUnknown
+from broker.remote import Deadline, Fence, MachineSpec, PartKind, PartSpec, Tags
+
+_MADE = frozenset({200, 201, 202})
+_HOST_NAME = 63  # RFC 1123; cloud-init makes the server's name the host's
+_SERVER_GONE = frozenset({202, 204, 404})
+
+
+def plan(machine: MachineSpec) -> tuple[PartSpec, ...]:
+    """The parts in order. A key pair's name is unique at the site for its user."""
+    key_pair = (PartSpec(PartKind.KEY_PAIR, Fence.NAME, is_harmless=True),) if machine.ssh_key else ()
+    address = (PartSpec(PartKind.ADDRESS, Fence.NONE, is_harmless=True),) if machine.public_address else ()
+    return (
+        *key_pair,
+        PartSpec(PartKind.PORT, Fence.NONE, is_harmless=True),
+        PartSpec(PartKind.SERVER, Fence.PART, is_harmless=False),
+        *address,
+    )
+
+
+class Launcher:
+    """Sends the one request that makes a part."""
+
+    def __init__(self, session: Session, networks: NetworkChoice) -> None:
+        """Send nothing yet."""
+        self._session = session
+        self._networks = networks
+
+    def make(
+        self, kind: PartKind, machine: MachineSpec, *, tags: Tags, made: Mapping[PartKind, str], deadline: Deadline
+    ) -> str:
+        """Make one part; its remote id."""
+        if kind is PartKind.KEY_PAIR:
+            return self._make_key_pair(machine, tags, deadline)
+        if kind is PartKind.PORT:
+            return self._make_port(tags, deadline)
+        if kind is PartKind.ADDRESS:
+            return self._make_address(tags, _of(made, PartKind.PORT), deadline)
+        return self._make_server(machine, tags, made, deadline)
+
+    def _make_key_pair(self, machine: MachineSpec, tags: Tags, deadline: Deadline) -> str:
+        name = part_name(tags.lease)
+        public_key = (machine.ssh_key or "").strip()
+        body = {"name": name, "public_key": f"{public_key} {tags_as_text(tags)}"}
+        try:
+            made = self._create(PartKind.KEY_PAIR, body, deadline)
+        except SiteConflict:
+            # Of an earlier attempt, if it holds the same key. Anybody else's key must not open our machine.
+            there = part_document(self._session, PartKind.KEY_PAIR, name, deadline)
+            if there is None or _key_itself(there.get("public_key")) != _key_itself(public_key):
+                raise
+            made = there
+        if made.get("name") != name:
+            raise foreign("making the key pair", f"it is called {made.get('name')!r}")
+        return name
+
+    def _make_port(self, tags: Tags, deadline: Deadline) -> str:
+        port: Document = {
+            "name": part_name(tags.lease),
+            "description": tags_as_text(tags),
+            "network_id": self._networks.inner(deadline),
+            "admin_state_up": True,
+        }
+        try:
+            return self._create_with_id(PartKind.PORT, port, deadline)
+        except SiteRefused:
+            self._networks.forget()
+            raise
+
+    def _make_address(self, tags: Tags, port_id: str, deadline: Deadline) -> str:
+        address: Document = {
+            "floating_network_id": self._networks.outer(deadline),
+            "port_id": port_id,
+            "description": tags_as_text(tags),
+        }
+        try:
+            return self._create_with_id(PartKind.ADDRESS, address, deadline)
+        except SiteRefused as error:
+            self._networks.forget()
+            if error.http_status == 404:
+                error.hint = "The machine's network needs a router to the external network."
+            raise
+
+    def _make_server(self, machine: MachineSpec, tags: Tags, made: Mapping[PartKind, str], deadline: Deadline) -> str:
+        settings = self._session.site.settings
+        server: Document = {
+            "name": server_name(machine.name, tags),
+            "flavorRef": machine.instance_type,
+            "imageRef": machine.image,
+            "networks": [{"port": _of(made, PartKind.PORT)}],
+            "metadata": tags_as_metadata(tags),
+        }
+        if PartKind.KEY_PAIR in made:
+            server["key_name"] = made[PartKind.KEY_PAIR]
+        if machine.user_data is not None:
+            server["user_data"] = base64.b64encode(machine.user_data.encode()).decode("ascii")
+        if settings.get("availability_zone"):
+            server["availability_zone"] = settings["availability_zone"]
+        # The answer holds adminPass: only the id leaves this function.
+        return self._create_with_id(PartKind.SERVER, server, deadline)
+
+    def _create_with_id(self, kind: PartKind, body: Document, deadline: Deadline) -> str:
+        remote_id = self._create(kind, body, deadline).get("id")
+        if not isinstance(remote_id, str) or not remote_id:
+            raise foreign(f"making the {kind}", "no id")
+        return remote_id
+
+    def _create(self, kind: PartKind, body: Document, deadline: Deadline) -> Document:
+        service, path, key = COLLECTIONS[kind]
+        call = Call(service, "POST", path, f"making the {kind}", body={key: body}, expect=_MADE)
+        made = json_object(self._session.send(call, deadline).body, call.doing).get(key)
+        if not isinstance(made, dict):
+            raise foreign(call.doing, f"no object {key!r}")
+        return made
+
+    def delete(self, kind: PartKind, remote_id: str, deadline: Deadline) -> None:
+        """Ask for deletion; gone already is fine."""
+        service, path, _ = part_path(kind, remote_id)
+        doing = f"deleting {kind} {remote_id}"
+        call = Call(service, "DELETE", path, doing, expect=frozenset({200, *_SERVER_GONE}))
+        try:
+            answer = self._session.send(call, deadline)
+        except SiteConflict:
+            if kind is not PartKind.SERVER or not self._delete_for_good(remote_id, deadline):
+                raise
+            return
+        if answer.status == 404 and not says_gone(answer.body, remote_id):
+            raise SiteUnknown(f"{doing}: a 404 that does not speak of it; it may still exist", http_status=404)
+
+    def _delete_for_good(self, server_id: str, deadline: Deadline) -> bool:
+        """Where a site keeps deleted servers for a while, a second DELETE is a conflict; they count until reclaimed."""
+        server = part_document(self._session, PartKind.SERVER, server_id, deadline)
+        if server is None:
+            return True
+        if server.get("OS-EXT-STS:task_state") in ("deleting", "soft-deleting"):
+            return True
+        if server.get("status") != "SOFT_DELETED":
+            return False
+        act(self._session, server_id, "forceDelete", deadline)
+        return True
+
+
+def _of(made: Mapping[PartKind, str], kind: PartKind) -> str:
+    if kind not in made:
+        raise SiteRefused(f"making a part on the {kind}: there is no {kind} yet; make the parts in the plan's order")
+    return made[kind]
+
+
+def _key_itself(text: object) -> list[str]:
+    """Type and body of a public key; the comment is not part of it."""
+    return text.split()[:2] if isinstance(text, str) else []
+
+
+def server_name(name: str, tags: Tags) -> str:
+    """The person's name for it, as far as a host name allows, and the lease's."""
+    ending = part_name(tags.lease)
+    readable = re.sub(r"[^a-z0-9-]+", "-", name.lower())[: _HOST_NAME - len(ending) - 1].strip("-")
+    return f"{readable}-{ending}" if readable else ending
+
+
+def act(session: Session, server_id: str, action: str, deadline: Deadline) -> None:
+    """One action of Nova on a server."""
+    path = f"{part_path(PartKind.SERVER, server_id)[1]}/action"
+    call = Call(
+        Service.COMPUTE,
+        "POST",
+        path,
+        f"{action} of server {server_id}",
+        body={action: None},
+        expect=frozenset({202, 204}),
+    )
+    session.send(call, deadline)
+
+
+# Action -> what the server is once it worked, and what it does meanwhile (Nova's status and task_state).
+_POWER: dict[str, tuple[frozenset[str], frozenset[str]]] = {
+    "os-stop": (frozenset({"SHUTOFF"}), frozenset({"powering-off"})),
+    "os-start": (frozenset({"ACTIVE"}), frozenset({"powering-on"})),
+    "shelve": (
+        frozenset({"SHELVED", "SHELVED_OFFLOADED"}),
+        frozenset({"shelving", "shelving_image_pending_upload", "shelving_image_uploading", "shelving_offloading"}),
+    ),
+    "unshelve": (frozenset({"ACTIVE"}), frozenset({"unshelving", "spawning"})),
+}
+
+
+def change_power(session: Session, server_id: str, action: str, deadline: Deadline) -> None:
+    """One of the actions above; done already, or under way, is fine.
+
+    Raises:
+        SiteConflict: the server's state does not allow it.
+    """
+    try:
+        act(session, server_id, action, deadline)
+    except SiteConflict:
+        server = part_document(session, PartKind.SERVER, server_id, deadline) or {}
+        there, on_the_way = _POWER[action]
+        if server.get("OS-EXT-STS:task_state") not in on_the_way and server.get("status") not in there:
+            raise

@@ -1,0 +1,157 @@
+"""Credentials and tokens of Keystone v3."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from libcloud.common.openstack_identity import (
+    OpenStackIdentityEndpointType,
+    OpenStackServiceCatalog,
+    OpenStackServiceCatalogEntryEndpoint,
+)
+
+from adapters.cloud import foreign, utc
+from broker.errors import InvalidInput
+from broker.remote import Secret
+
+_APPLICATION = ("application_credential_id", "application_credential_secret")
+_PASSWORD = ("username", "password")
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What logs in: a password with a project, or an application credential, which carries its project."""
+
+    identity: dict[str, Any] = field(repr=False)
+    scope: dict[str, Any] | None
+    is_application: bool
+    user: str
+    user_domain: str
+    project: str
+
+    @classmethod
+    def read(cls, secret: Secret) -> Credential:
+        """Sort out the fields of a stored credential.
+
+        Raises:
+            InvalidInput: a field is missing.
+        """
+        if any(secret.get(name) for name in _APPLICATION):
+            _need(secret, _APPLICATION, "an application credential has id and secret")
+            identity = {
+                "methods": ["application_credential"],
+                "application_credential": {
+                    "id": secret[_APPLICATION[0]],
+                    "secret": secret[_APPLICATION[1]],
+                },
+            }
+            return cls(identity, None, is_application=True, user=secret[_APPLICATION[0]], user_domain="", project="")
+        _need(secret, _PASSWORD, f"give username and password, or {' and '.join(_APPLICATION)}")
+        if not (secret.get("project_name") or secret.get("project_id")):
+            raise InvalidInput("secret.project_name", "is missing; a login is for one project")
+        user_domain = _domain(secret, "user_domain")
+        project_id = secret.get("project_id")
+        project = (
+            {"id": project_id}
+            if project_id
+            else {"name": secret["project_name"], "domain": _domain(secret, "project_domain")}
+        )
+        user = {"name": secret["username"], "password": secret["password"], "domain": user_domain}
+        return cls(
+            {"methods": ["password"], "password": {"user": user}},
+            {"project": project},
+            is_application=False,
+            user=secret["username"],
+            user_domain=next(iter(user_domain.values())),
+            project=project_id or secret["project_name"],
+        )
+
+    def body(self, *, scoped: bool = True) -> bytes:
+        """The body of POST /v3/auth/tokens. Unscoped is said outright: left out, it is the user's default project."""
+        auth: dict[str, Any] = {"identity": self.identity}
+        if self.scope is not None:
+            auth["scope"] = self.scope if scoped else "unscoped"
+        return json.dumps({"auth": auth}).encode()
+
+
+def _need(secret: Secret, names: tuple[str, ...], reason: str) -> None:
+    for name in names:
+        if not secret.get(name):
+            raise InvalidInput(f"secret.{name}", f"is missing; {reason}")
+
+
+def _domain(secret: Secret, prefix: str) -> dict[str, str]:
+    domain_id = secret.get(f"{prefix}_id")
+    return {"id": domain_id} if domain_id else {"name": secret.get(f"{prefix}_name") or "Default"}
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A scoped token. `good_until` is by this process's monotonic clock: the site's own clock may be wrong."""
+
+    value: str = field(repr=False)
+    good_until: float
+    project_id: str
+    project: str
+    roles: tuple[str, ...]
+    catalog: OpenStackServiceCatalog
+
+    @property
+    def is_good(self) -> bool:
+        return time.monotonic() < self.good_until
+
+    def endpoint(self, service: str, region: str | None) -> str | None:
+        """The public address of a service in the region, or in the only region there is; None without one."""
+        found = {
+            endpoint.url
+            for endpoint in self._endpoints(service)
+            if endpoint.endpoint_type == OpenStackIdentityEndpointType.EXTERNAL and region in (None, endpoint.region)
+        }
+        return found.pop() if len(found) == 1 else None
+
+    def regions(self) -> list[str]:
+        """The regions of the catalogue's compute services."""
+        return sorted({endpoint.region for endpoint in self._endpoints("compute") if isinstance(endpoint.region, str)})
+
+    def _endpoints(self, service: str) -> list[OpenStackServiceCatalogEntryEndpoint]:
+        found: list[OpenStackServiceCatalogEntryEndpoint] = self.catalog.get_endpoints(  # type: ignore[no-untyped-call] # libcloud is typed in part
+            service_type=service
+        )
+        return found
+
+
+def read_token(body: bytes, value: str | None, *, doing: str) -> Token:
+    """The token in Keystone's answer; `value` is its X-Subject-Token header.
+
+    Raises:
+        SiteUnknown: the answer is not Keystone's.
+    """
+    now = time.monotonic()
+    try:
+        token = json.loads(body)["token"]
+        issued, expires = utc(token["issued_at"]), utc(token["expires_at"])
+        project = token.get("project") or {"id": "", "name": ""}
+        read = Token(
+            value=str(value or ""),
+            good_until=0.0,
+            project_id=str(project["id"]),
+            project=str(project["name"]),
+            roles=tuple(str(role["name"]) for role in token.get("roles", ())),
+            catalog=OpenStackServiceCatalog(token.get("catalog", []), auth_version="3.x_password"),  # type: ignore[no-untyped-call] # libcloud is typed in part
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise foreign(doing, "no token of Keystone v3") from error
+    if not value or issued is None or expires is None:
+        raise foreign(doing, "a token without value or times")
+    life = (expires - issued).total_seconds()
+    return Token(
+        value=read.value,
+        good_until=now + life - min(60.0, life / 4),
+        project_id=read.project_id,
+        project=read.project,
+        roles=read.roles,
+        catalog=read.catalog,
+    )

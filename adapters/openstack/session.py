@@ -1,0 +1,375 @@
+"""One credential's conversation with one OpenStack: every request of the adapter goes through `Session.send`."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, TypeVar
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+from adapters.cloud import Bulkhead, Fault, error_for, every_page, foreign
+from adapters.openstack.faults import read_fault
+from adapters.openstack.login import Credential, Token, read_token
+from adapters.wire import Answer, SiteConnection
+from broker.errors import InvalidInput, SiteBusy, SiteDenied, SiteError, SiteRefused, SiteUnknown
+from broker.remote import Deadline, SiteAddress
+
+Value = TypeVar("Value")
+Document = dict[str, Any]
+
+PAGE = 1000  # Nova's default max_limit; a site with a smaller one sends smaller pages
+_RESTARTS = 3
+# A refused login is not repeated at once for every lease that is due: Keystone may lock the account after a few.
+_DENIAL_SECONDS = 5.0
+
+
+class Service(StrEnum):
+    """The services used, by their type in the catalogue."""
+
+    IDENTITY = "identity"
+    COMPUTE = "compute"
+    IMAGE = "image"
+    NETWORK = "network"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request. `doing` begins the text of its errors; `microversion` is Nova's, 2.1 where None."""
+
+    service: Service
+    method: str
+    path: str
+    doing: str
+    query: dict[str, str] = field(default_factory=dict)
+    body: Document | None = None
+    microversion: str | None = None
+    expect: frozenset[int] = frozenset({200})
+
+
+def get(service: Service, path: str, doing: str, **query: str) -> Call:
+    """A reading request."""
+    return Call(service, "GET", path, doing, query=query)
+
+
+class Session:
+    """Thread-safe: each request takes an idle set of connections, and one token serves all."""
+
+    def __init__(self, site: SiteAddress, credential: Credential, bulkhead: Bulkhead) -> None:
+        """Open nothing yet.
+
+        Raises:
+            InvalidInput: endpoint or a setting cannot be used.
+        """
+        self.site = site
+        self.credential = credential
+        self.identity_url = identity_root(site.endpoint)
+        self._bulkhead = bulkhead
+        self._socket_seconds = _seconds(site.settings.get("call_timeout"))
+        self._idle: deque[dict[Service, SiteConnection]] = deque()
+        self._login = threading.Lock()
+        self._token: Token | None = None
+        self._roots: tuple[Token, dict[Service, str]] | None = None
+        self._denied: tuple[float, str] = (0.0, "")
+
+    # --- requests -------------------------------------------------------------------------------------------------
+
+    def send(self, call: Call, deadline: Deadline) -> Answer:
+        """Send a request with the token, once more with a fresh one after a 401 (which comes before any work).
+
+        Raises:
+            SiteError: the answer's status is not one of `call.expect`, or there was no whole answer.
+        """
+        with self._bulkhead.place(deadline, call.doing):
+            channel = self._idle.pop() if self._idle else {}
+            try:
+                token = self._good_token(channel, deadline)
+                answer = self._ask(channel, call, token, deadline)
+                if answer.status == 401:
+                    token = self._good_token(channel, deadline, instead_of=token)
+                    answer = self._ask(channel, call, token, deadline)
+            finally:
+                self._idle.append(channel)
+        if answer.status in call.expect:
+            return answer
+        raise error_for(answer.status, answer.headers, read_fault(answer.body), doing=call.doing)
+
+    def read(self, call: Call, deadline: Deadline) -> Document:
+        """The JSON object that a request is answered with.
+
+        Raises:
+            SiteUnknown: the body is anything else.
+        """
+        return json_object(self.send(call, deadline).body, call.doing)
+
+    def one(self, call: Call, key: str, deadline: Deadline) -> Document:
+        """The object under `key` in the answer."""
+        content = self.read(call, deadline).get(key)
+        if not isinstance(content, dict):
+            raise foreign(call.doing, f"no object {key!r}")
+        return content
+
+    def all(self, call: Call, key: str, convert: Callable[[Document], Value | None], deadline: Deadline) -> list[Value]:
+        """Every item of a paged list, converted; what `convert` makes None is left out.
+
+        Paged by our own marker until a page is empty: a page that lost its link, or that was cut at its end, then
+        loses nothing. Every id counts once, however the list moves. A marker that was deleted meanwhile makes the
+        site refuse the page; the list is then read again from its start.
+
+        Raises:
+            SiteUnknown: an answer is not a page of this list, or the list would not stand still.
+        """
+        for _ in range(_RESTARTS):
+            found: dict[str, Value | None] = {}
+            try:
+                for items in every_page(lambda marker: self._page(call, key, marker, deadline), doing=call.doing):
+                    found.update((item["id"], convert(item)) for item in items)
+            except _MarkerGoneError:
+                continue
+            return [value for value in found.values() if value is not None]
+        raise SiteUnknown(f"{call.doing}: the list changed under every one of {_RESTARTS} readings")
+
+    def _page(self, call: Call, key: str, marker: str | None, deadline: Deadline) -> tuple[list[Document], str | None]:
+        query = {**call.query, "limit": str(PAGE)} | ({"marker": marker} if marker else {})
+        page = Call(call.service, call.method, call.path, call.doing, query=query, microversion=call.microversion)
+        try:
+            document = self.read(page, deadline)
+        except SiteRefused as error:
+            if marker and error.http_status in (400, 404):
+                raise _MarkerGoneError from error
+            raise
+        items = list_of(document, key, call.doing)
+        if not items:
+            return items, None
+        last: str = items[-1]["id"]
+        said = _next_marker(document, key)
+        if said not in (None, last):
+            raise foreign(call.doing, f"a page ends at {last}, its link goes on from {said}: something is missing")
+        return items, last
+
+    def _ask(self, channel: dict[Service, SiteConnection], call: Call, token: Token, deadline: Deadline) -> Answer:
+        headers = {"X-Auth-Token": token.value, "Accept": "application/json"}
+        if call.microversion:
+            headers["OpenStack-API-Version"] = f"compute {call.microversion}"
+        body = None
+        if call.body is not None:
+            headers["Content-Type"] = "application/json"
+            body = json.dumps(call.body).encode()
+        path = f"{call.path}?{urlencode(call.query)}" if call.query else call.path
+        connection = self._connection(channel, call.service, self.root(call.service, token))
+        return connection.send(call.method, path, body=body, headers=headers, deadline=deadline, doing=call.doing)
+
+    def _connection(self, channel: dict[Service, SiteConnection], service: Service, url: str) -> SiteConnection:
+        connection = channel.get(service)
+        if connection is None or connection.url != url:
+            if connection is not None:
+                connection.close()
+            connection = SiteConnection(
+                url, socket_seconds=self._socket_seconds, ca_bundle=self.site.settings.get("ca_bundle")
+            )
+            channel[service] = connection
+        return connection
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        while self._idle:
+            for connection in self._idle.pop().values():
+                connection.close()
+
+    # --- the token ------------------------------------------------------------------------------------------------
+
+    def token(self, deadline: Deadline) -> Token:
+        """A token that is good now."""
+        with self._bulkhead.place(deadline, "logging in"):
+            channel = self._idle.pop() if self._idle else {}
+            try:
+                return self._good_token(channel, deadline)
+            finally:
+                self._idle.append(channel)
+
+    def forget(self) -> None:
+        """Drop token and refusal, so that the next request logs in anew."""
+        with self._login:
+            self._token = None
+            self._denied = (0.0, "")
+
+    def ask_identity(
+        self, method: str, path: str, deadline: Deadline, *, body: bytes | None = None, token: str | None = None
+    ) -> Answer:
+        """One request to Keystone without our token handling, whatever its status."""
+        headers = {"Accept": "application/json", "Content-Type": "application/json"}
+        if token:
+            headers["X-Auth-Token"] = token
+        with self._bulkhead.place(deadline, "asking Keystone"):
+            channel = self._idle.pop() if self._idle else {}
+            try:
+                connection = self._connection(channel, Service.IDENTITY, self.identity_url)
+                return connection.send(
+                    method, path, body=body, headers=headers, deadline=deadline, doing="asking Keystone"
+                )
+            finally:
+                self._idle.append(channel)
+
+    def root(self, service: Service, token: Token) -> str:
+        """The service's address in the token's catalogue, without what the paths of this adapter begin with.
+
+        Raises:
+            SiteDenied: the catalogue has none in the site's region.
+        """
+        if service is Service.IDENTITY:
+            return self.identity_url
+        if self._roots is None or self._roots[0] is not token:
+            self._roots = (token, {})
+        roots = self._roots[1]
+        if service not in roots:
+            url = token.endpoint(service, self.site.region)
+            if url is None or urlsplit(url).scheme not in ("http", "https"):
+                raise SiteDenied(
+                    f"the catalogue has no {service} service in region {self.site.region or '(none named)'}",
+                    hint=f"Regions with machines: {', '.join(token.regions()) or 'none'}.",
+                )
+            roots[service] = _service_root(service, url)
+        return roots[service]
+
+    def _good_token(
+        self, channel: dict[Service, SiteConnection], deadline: Deadline, *, instead_of: Token | None = None
+    ) -> Token:
+        token = self._token
+        if token is not None and token is not instead_of and token.is_good:
+            return token
+        if not self._login.acquire(timeout=max(0.0, deadline.remaining)):
+            raise SiteBusy("logging in: another request's login took all the time")
+        try:
+            token = self._token
+            if token is None or token is instead_of or not token.is_good:
+                until, detail = self._denied
+                if time.monotonic() < until:
+                    raise SiteDenied(detail, http_status=401)
+                self._token = None
+                self._token = token = self._log_in(channel, deadline)
+            return token
+        finally:
+            self._login.release()
+
+    def _log_in(self, channel: dict[Service, SiteConnection], deadline: Deadline) -> Token:
+        doing = "logging in"
+        connection = self._connection(channel, Service.IDENTITY, self.identity_url)
+        headers = {"Accept": "application/json", "Content-Type": "application/json"}
+        body = self.credential.body()
+        answer = connection.send("POST", "/v3/auth/tokens", body=body, headers=headers, deadline=deadline, doing=doing)
+        if answer.status != 201:
+            error = login_error(answer, self.credential, doing)
+            if isinstance(error, SiteDenied):
+                self._denied = (time.monotonic() + _DENIAL_SECONDS, error.detail)
+            raise error
+        return read_token(answer.body, answer.headers.get("x-subject-token"), doing=doing)
+
+
+class _MarkerGoneError(Exception):
+    """The item after which the next page begins was deleted. Never leaves this module."""
+
+
+def login_error(answer: Answer, credential: Credential, doing: str) -> SiteError:
+    """What Keystone's refusal of a login means."""
+    fault = read_fault(answer.body)
+    error = error_for(answer.status, answer.headers, _without_meaning(fault), doing=doing)
+    if answer.status == 404 and fault and credential.is_application:
+        # Keystone says 404 for an application credential that is deleted or was never there.
+        return SiteDenied(error.detail, hint="The application credential does not exist (any more).", http_status=404)
+    if isinstance(error, SiteDenied):
+        error.hint = "`leeway site check` tells what is wrong with the credential."
+    return error
+
+
+def _without_meaning(fault: Fault | None) -> Fault | None:
+    return Fault(fault.kind, fault.message) if fault else None
+
+
+def json_object(body: bytes, doing: str) -> Document:
+    """A JSON object.
+
+    Raises:
+        SiteUnknown: it is anything else.
+    """
+    try:
+        document = json.loads(body)
+    except ValueError as error:
+        raise foreign(doing, "not JSON") from error
+    if not isinstance(document, dict):
+        raise foreign(doing, "not a JSON object")
+    return document
+
+
+def list_of(document: Document, key: str, doing: str, *, identify: str | None = "id") -> list[Document]:
+    """The list under `key`, of objects that each have the text `identify`.
+
+    Raises:
+        SiteUnknown: it is anything else; a missing list is not an empty one.
+    """
+    items = document.get(key)
+    if not isinstance(items, list):
+        raise foreign(doing, f"no list {key!r}")
+    for item in items:
+        if not isinstance(item, dict) or (identify and not isinstance(item.get(identify), str)):
+            raise foreign(doing, f"an item of {key!r} is no object with {identify}")
+    return items
+
+
+def _next_marker(document: Document, key: str) -> str | None:
+    """The marker in the link to the next page: `servers_links` of Nova and Neutron, `next` of Glance."""
+    links = document.get(f"{key}_links") or []
+    address = document.get("next")
+    if isinstance(links, list):
+        for link in links:
+            if isinstance(link, dict) and link.get("rel") == "next":
+                address = link.get("href")
+    if not isinstance(address, str):
+        return None
+    markers = parse_qs(urlsplit(address).query).get("marker")
+    return markers[0] if markers else None
+
+
+def identity_root(endpoint: str) -> str:
+    """Keystone's address without the version: people paste what their cloud shows, with /v3 or /v3/auth/tokens.
+
+    Raises:
+        InvalidInput: it is no http(s) address.
+    """
+    parts = urlsplit(endpoint.strip())
+    try:
+        usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+    except ValueError:  # a port that is no number
+        usable = False
+    if not usable or "@" in parts.netloc or "[" in parts.netloc:
+        raise InvalidInput(
+            "endpoint",
+            f"{endpoint!r} is not the address of a Keystone",
+            hint="Write it like https://keystone.example.org:5000/v3 (an IPv6 address needs a name).",
+        )
+    path = parts.path.rstrip("/")
+    for ending in ("/auth/tokens", "/v3", "/v2.0"):
+        path = path.removesuffix(ending)
+    return f"{parts.scheme}://{parts.netloc}{path}"
+
+
+def _service_root(service: Service, url: str) -> str:
+    root = url.rstrip("/")
+    if service is Service.NETWORK:
+        return root.removesuffix("/v2.0")
+    if service is Service.IMAGE:
+        return root.removesuffix("/v2")
+    return root if "/v2" in urlsplit(root).path else f"{root}/v2.1"
+
+
+def _seconds(text: str | None) -> float:
+    try:
+        seconds = float(text or 30)
+    except ValueError:
+        seconds = 0.0
+    if not 1 <= seconds <= 600:
+        raise InvalidInput("settings.call_timeout", f"{text!r} is not a number of seconds from 1 to 600")
+    return seconds
