@@ -1,8 +1,8 @@
 """Clouds that speak the real wire APIs on loopback: for the demo, for training and for tests.
 
-One process, one port, everything in memory: Keystone v3, Nova 2.1 (microversions to 2.79), Glance v2 and Neutron v2.0,
-as openstacksdk and libcloud speak to them. `running(config)` starts one in a thread; `python -m adapters.sandbox` is one
-process. Faults can be switched on (`faults`), and a log tells what really existed when (`truth`).
+One process, one port, everything in memory: Keystone v3, Nova 2.1 (microversions to 2.79), Glance v2, Neutron v2.0, as
+openstacksdk and libcloud speak to them. `running(config)` starts one in a thread, `python -m adapters.sandbox` one as
+a process. Faults can be switched on (`faults`), and a log tells what really existed when (`truth`).
 
 What it does not model, and a real site does:
 

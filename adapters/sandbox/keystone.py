@@ -1,4 +1,4 @@
-"""Keystone v3: discovery, tokens, the catalogue, a user's projects and application credentials."""
+"""Keystone v3: discovery, tokens, the catalogue, a user's projects, and the table of all its paths."""
 
 import secrets
 import uuid
@@ -6,12 +6,13 @@ from datetime import datetime, timedelta
 from hmac import compare_digest
 from typing import Any
 
+from adapters.sandbox import keystone_credentials
 from adapters.sandbox.entities import AppCredential, Project, Token, User
+from adapters.sandbox.keystone_credentials import own_user, role_documents
 from adapters.sandbox.state import Cloud
-from adapters.sandbox.wire import UNAUTHORIZED, ApiError, Call, Reply, Service
+from adapters.sandbox.wire import UNAUTHORIZED, ApiError, Call, Handler, Reply, Service
 
 DOMAIN = {"id": "default", "name": "Default"}
-ROLES = ("member", "reader")
 _TITLES = {400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 409: "Conflict"}
 
 
@@ -176,7 +177,7 @@ def _token_document(call: Call, token: Token) -> dict[str, Any]:
         document |= {
             "project": {"domain": DOMAIN, "id": token.project.id, "name": token.project.name},
             "is_domain": False,
-            "roles": [{"id": uuid.uuid5(uuid.NAMESPACE_OID, role).hex, "name": role} for role in ROLES],
+            "roles": role_documents(),
         }
         if "nocatalog" not in call.query:
             document["catalog"] = catalog(call)
@@ -270,7 +271,7 @@ def list_projects(call: Call) -> Reply:
 
 
 def list_own_projects(call: Call) -> Reply:
-    _own_user(call, "identity:list_user_projects")
+    own_user(call, "identity:list_user_projects")
     return list_projects(call)
 
 
@@ -280,111 +281,7 @@ def show_project(call: Call) -> Reply:
     return Reply(200, {"project": _project_document(call, call.cloud.projects[call.params["project"]])})
 
 
-def _own_user(call: Call, action: str) -> User:
-    if call.params["user"] != call.token.user.id:
-        raise ApiError(403, f"You are not authorized to perform the requested action: {action}.")
-    return call.token.user
-
-
-def _credential_document(call: Call, credential: AppCredential) -> dict[str, Any]:
-    address = f"{call.base_url}/v3/users/{credential.user_id}/application_credentials/{credential.id}"
-    return {
-        "id": credential.id,
-        "name": credential.name,
-        "description": credential.description,
-        "project_id": credential.project_id,
-        "roles": [{"id": uuid.uuid5(uuid.NAMESPACE_OID, role).hex, "name": role} for role in credential.roles],
-        "unrestricted": credential.unrestricted,
-        "expires_at": credential.expires_at and f"{credential.expires_at:%Y-%m-%dT%H:%M:%S.%f}",
-        "system": None,
-        "links": {"self": address},
-    }
-
-
-def create_app_credential(call: Call) -> Reply:
-    user = _own_user(call, "identity:create_application_credential")
-    project = call.project
-    parent = call.cloud.app_credentials.get(call.token.app_credential_id or "")
-    if parent is not None and not parent.unrestricted:
-        raise ApiError(403, "Using method 'application_credential' is not allowed for managing application credentials")
-    wanted = call.document("application_credential")
-    name = wanted.get("name")
-    if not isinstance(name, str) or not name:
-        raise ApiError(400, "Invalid input for field 'name': 'name' is a required property")
-    if any(item.user_id == user.id and item.name == name for item in call.cloud.app_credentials.values()):
-        raise ApiError(409, f"Conflict occurred attempting to store application_credential - Duplicate entry: {name}.")
-    credential = AppCredential(
-        id=uuid.uuid4().hex,
-        name=name,
-        secret=wanted.get("secret") or secrets.token_urlsafe(64),
-        user_id=user.id,
-        project_id=project.id,
-        description=wanted.get("description"),
-        roles=_roles(wanted.get("roles")),
-        unrestricted=bool(wanted.get("unrestricted")),
-        expires_at=_expiry(wanted.get("expires_at"), call.now),
-    )
-    call.cloud.app_credentials[credential.id] = credential
-    document = _credential_document(call, credential) | {"secret": credential.secret}
-    return Reply(201, {"application_credential": document})
-
-
-def _roles(wanted: Any) -> tuple[str, ...]:
-    names = [str(role.get("name")) for role in wanted or [] if isinstance(role, dict)]
-    if any(name not in ROLES for name in names):
-        raise ApiError(400, "Invalid application credential: Could not find role assignment")
-    return tuple(names) or ROLES
-
-
-def _expiry(text: Any, now: datetime) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(str(text))
-    except ValueError as error:
-        raise ApiError(400, "Invalid input for field 'expires_at': not an ISO 8601 date") from error
-    moment = moment.replace(tzinfo=moment.tzinfo or now.tzinfo)  # Keystone takes a naive time as UTC
-    if moment <= now:
-        raise ApiError(400, "Invalid input for field 'expires_at': it lies in the past")
-    return moment
-
-
-def list_app_credentials(call: Call) -> Reply:
-    user = _own_user(call, "identity:list_application_credentials")
-    name = call.query.get("name")
-    chosen = [
-        _credential_document(call, item)
-        for item in call.cloud.app_credentials.values()
-        if item.user_id == user.id and name in (None, item.name)
-    ]
-    links = {"self": f"{call.base_url}{call.path}", "previous": None, "next": None}
-    return Reply(200, {"application_credentials": chosen, "links": links})
-
-
-def _credential(call: Call) -> AppCredential:
-    user = _own_user(call, "identity:get_application_credential")
-    credential = call.cloud.app_credentials.get(call.params["credential"])
-    if credential is None or credential.user_id != user.id:
-        raise ApiError(404, f"Could not find Application Credential: {call.params['credential']}.")
-    return credential
-
-
-def show_app_credential(call: Call) -> Reply:
-    return Reply(200, {"application_credential": _credential_document(call, _credential(call))})
-
-
-def delete_app_credential(call: Call) -> Reply:
-    """Delete it; tokens made with it are over at once (a real site may let them live for its cache's minutes)."""
-    credential = _credential(call)
-    del call.cloud.app_credentials[credential.id]
-    tokens = call.cloud.tokens
-    for identifier in [item.id for item in tokens.values() if item.app_credential_id == credential.id]:
-        del tokens[identifier]
-    return Reply(204)
-
-
-_CREDENTIALS = "/v3/users/{user}/application_credentials"
-TABLE = {
+TABLE: dict[str, dict[str, Handler]] = {
     "/": {"GET": show_versions},
     "/v3": {"GET": show_version},
     "/v3/": {"GET": show_version},
@@ -394,6 +291,5 @@ TABLE = {
     "/v3/projects": {"GET": list_projects},
     "/v3/projects/{project}": {"GET": show_project},
     "/v3/users/{user}/projects": {"GET": list_own_projects},
-    _CREDENTIALS: {"POST": create_app_credential, "GET": list_app_credentials},
-    _CREDENTIALS + "/{credential}": {"GET": show_app_credential, "DELETE": delete_app_credential},
+    **keystone_credentials.TABLE,
 }

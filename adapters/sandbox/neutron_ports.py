@@ -1,5 +1,6 @@
 """Ports: made by users before a server (the fence of a launch) or by Nova with one."""
 
+import ipaddress
 from datetime import timedelta
 from typing import Any
 
@@ -102,12 +103,23 @@ def _fixed_ip(call: Call, network: Network, given: Any) -> tuple[Subnet, str | N
     if given[0].get("subnet_id", subnet.id) != subnet.id:
         raise ApiError(400, "Invalid input for fixed_ips. Reason: the subnet is not on this network.", "InvalidInput")
     address = given[0].get("ip_address")
-    return subnet, None if address is None else str(address)
+    if address is None:
+        return subnet, None
+    try:
+        inside = ipaddress.IPv4Address(address) in subnet.cidr
+    except ValueError:
+        inside = False
+    if not inside:
+        text = f"IP address {address} is not a valid IP for any of the subnets on the specified network."
+        raise ApiError(400, text, "InvalidIpForNetwork")
+    return subnet, str(address)
 
 
 def _groups(call: Call, given: Any) -> list[str]:
     if given is None:
         return default_groups(call.cloud, call.project.id, ["default"])
+    if not isinstance(given, list):
+        raise ApiError(400, f"Invalid input for security_groups. Reason: {given} is not a list.")
     for identifier in given:
         group = call.cloud.security_groups.get(str(identifier))
         if group is None or group.project_id != call.project.id:

@@ -163,6 +163,8 @@ def checked_tags(given: Any) -> list[str]:
 
 
 def _security_groups(call: Call, given: Any) -> list[str]:
+    if given is not None and not (isinstance(given, list) and all(isinstance(item, dict) for item in given)):
+        raise ApiError(400, f"Invalid input for field/attribute security_groups. Value: {given}.")
     names = [str(item.get("name")) for item in given or []]
     for name in names:
         if not any(

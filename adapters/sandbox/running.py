@@ -68,7 +68,8 @@ def listen(port: int) -> socket.socket:
     Raises:
         OSError: the port is taken.
     """
-    listener = socket.socket()
+    # The protocol is named because asyncio switches Nagle's delay off only where it is, and accept() hands it down.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((HOST, port))
