@@ -16,51 +16,37 @@ from broker.claims import Claim, writing
 from broker.errors import SiteConflict, SiteError, SiteRefused, SiteUnknown
 from broker.models.leases import OPEN, LaunchAttempt, Lease, LeaseState, Outcome, Part
 from broker.observations import see_gone
-from broker.ports import CloudAdapter, Ledger
+from broker.ports import CloudAdapter
 from broker.remote import Deadline, Fence, MachineSpec, PartKind, RemotePart, Tags
 from broker.timeline import Concern, raise_finding, tell
+from broker.tools import Timing, Tools
 from broker.values import new_id
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """How long things may take. Settings; the defaults suit real clouds.
-
-    Attributes:
-        call: total time of one conversation with a site, and so from an attempt's start to its `give_up_at`.
-        claim: how long a claim stands without a write; longer than `call`.
-        first_look, last_look: the shortest and the longest wait before an unfinished lease is looked at again.
-        settle: overrides the adapter's settle time where set.
-    """
-
-    call: timedelta = timedelta(seconds=60)
-    claim: timedelta = timedelta(seconds=150)
-    first_look: timedelta = timedelta(seconds=1)
-    last_look: timedelta = timedelta(minutes=5)
-    settle: timedelta | None = None
-
-    def backoff(self, failures: int) -> timedelta:
-        """Doubles with every failure in a row, from `first_look` to `last_look`."""
-        return min(self.first_look * int(2 ** min(failures, 20)), self.last_look)
 
 
 @dataclass(slots=True)
 class Pass:
-    """One worker's pass over one lease: its tools, its claim, and what it has already looked at."""
+    """One worker's pass over one lease: its tools, the site, its claim, and what it has already looked at."""
 
-    sessions: sessionmaker[Session]
+    tools: Tools
     adapter: CloudAdapter
-    installation: UUID
-    ledger: Ledger
-    timing: Timing
     mine: Claim
     done: set[UUID] = field(default_factory=set)
     look_in: timedelta | None = None
 
     @property
+    def sessions(self) -> sessionmaker[Session]:
+        """Where the rows are."""
+        return self.tools.sessions
+
+    @property
+    def timing(self) -> Timing:
+        """How long things may take."""
+        return self.tools.timing
+
+    @property
     def settle(self) -> timedelta:
         """From the last moment a request may be sent until what it made must show."""
-        return self.timing.settle if self.timing.settle is not None else self.adapter.settle_time
+        return self.timing.settle_of(self.adapter)
 
     def deadline(self) -> Deadline:
         """For one conversation that starts now."""
@@ -99,7 +85,7 @@ def make(run: Pass, lease: Lease, part: Part) -> None:
     # The monotonic clock is read before the row's `give_up_at` is set, so the request never goes out after it.
     deadline = run.deadline()
     attempt = _open_attempt(run, lease, part)
-    tags = Tags(run.installation, lease.id, attempt.id, lease.project, lease.ends_at)
+    tags = Tags(run.tools.installation, lease.id, attempt.id, lease.project, lease.ends_at)
     try:
         remote_id = run.adapter.make(
             part.kind, MachineSpec(**lease.spec), tags=tags, made=_made(lease), deadline=deadline
@@ -219,7 +205,7 @@ def _wait_for_a_person(run: Pass, lease: Lease, attempt: LaunchAttempt, part: Pa
 def _adopt(run: Pass, lease: Lease, part: Part) -> bool:
     """Find what earlier tries made; the first becomes the part, the others are discarded. True where one was found."""
     found = run.adapter.find(part.kind, lease=lease.id, made=_made(lease), deadline=run.deadline())
-    mine = [thing for thing in found if thing.tags is None or thing.tags.installation == run.installation]
+    mine = [thing for thing in found if thing.tags is None or thing.tags.installation == run.tools.installation]
     lost = {attempt.remote_id for attempt in lease.attempts if attempt.outcome in (Outcome.DISCARD, Outcome.GONE)}
     mine = [thing for thing in mine if thing.remote_id not in lost]
     for thing in mine:

@@ -12,7 +12,7 @@ from decimal import Decimal
 from uuid import UUID
 
 from sqlalchemy import Select, func, select, update
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import Session
 
 from broker.claims import Claim, set_fenced
 from broker.errors import Conflict, InvalidInput, NoOffer, NotFound, QuotaExhausted, QuoteExpired
@@ -26,6 +26,7 @@ from broker.ports import Jobs, Ledger
 from broker.quota import QuotaTaken, take_quota
 from broker.remote import MachineSpec
 from broker.timeline import tell, tell_order
+from broker.tools import Tools
 from broker.values import Amount
 from broker.workloads import parse
 
@@ -203,9 +204,9 @@ def _live(order_id: UUID) -> Select[Lease]:
     )
 
 
-def finish_lease(sessions: sessionmaker[Session], mine: Claim, ledger: Ledger) -> None:
+def finish_lease(tools: Tools, mine: Claim) -> None:
     """Nothing of the lease exists any more: give its quota back, and try the next offer where the site gave none."""
-    with sessions.begin() as session:
+    with tools.sessions.begin() as session:
         lease = session.get_one(Lease, mine.lease_id)
         order = session.get_one(Order, lease.order_id)
         following = None
@@ -216,7 +217,7 @@ def finish_lease(sessions: sessionmaker[Session], mine: Claim, ledger: Ledger) -
         if following is not None:
             hold_quota = _try_quota(session, following, workload)
         if following is not None and hold_quota is not None:
-            ledger.extend(
+            tools.ledger.extend(
                 session, order.id, [_hold_with(session, order, lease, following)], _until(order), now=_now(session)
             )
         session.refresh(order, with_for_update=True)
@@ -237,6 +238,7 @@ def finish_lease(sessions: sessionmaker[Session], mine: Claim, ledger: Ledger) -
             return
         again = _new_lease(session, order, following, workload, member=lease.member, now=_now(session))
         hold_quota(again)
+        tools.jobs.defer(session, RECONCILE, str(again.id))
         site = session.get_one(Site, following.site_id)
         tell(session, again, "next", f"trying the next offer: {_words(session, following)} at {site.name}")
 

@@ -98,8 +98,8 @@ class Assumptions:
         settle_time: as in the launch contract, added to the hold.
     """
 
-    stop_delay: timedelta
-    settle_time: timedelta
+    stop_delay: timedelta = timedelta(minutes=15)
+    settle_time: timedelta = timedelta(minutes=2)
 
 
 @dataclass(frozen=True, slots=True)

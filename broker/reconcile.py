@@ -18,7 +18,6 @@ everything else is written only under the claim's generation (`broker.claims`).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -29,17 +28,19 @@ from sqlalchemy.orm import Session, selectinload, sessionmaker
 from broker import launching, watching
 from broker.claims import Claim, claim, release, writing
 from broker.errors import Fenced, SiteBusy, SiteDenied, SiteError
-from broker.launching import Pass, Timing
+from broker.launching import Pass
 from broker.models.leases import OPEN, Desired, LaunchAttempt, Lease, Outcome, Part
 from broker.orders import finish_lease
-from broker.ports import CloudAdapter, Ledger
 from broker.remote import PartKind
 from broker.timeline import tell
+from broker.tools import Tools
 
 log = logging.getLogger(__name__)
 
 # A pass takes at most this many steps, then lets others have their turn; a launch takes fewer than ten.
 STEPS = 30
+# A lease that is over is offered to accounting again this often, until it is settled.
+UNSETTLED = timedelta(minutes=1)
 # Refusals that are about us or the moment, not about the offer: the same request may be sent again.
 TRY_AGAIN = frozenset({SiteBusy.code, SiteDenied.code})
 
@@ -138,13 +139,13 @@ def decide(view: View, done: frozenset[UUID]) -> Step:
     """
     lease = view.lease
     parts = {part.id: part for part in lease.parts}
-    if lease.gone_at is not None:
-        return Wait(timedelta(0) if lease.settled_at is None else None)
-    if lease.desired is not Desired.GONE and view.now >= lease.ends_at:
-        return End()
     for attempt in lease.attempts:
         if attempt.outcome is Outcome.DISCARD and attempt.id not in done:
             return Discard(attempt, parts[attempt.part_id])
+    if lease.gone_at is not None:
+        return Wait(None if lease.settled_at is not None else UNSETTLED)
+    if lease.desired is not Desired.GONE and view.now >= lease.ends_at:
+        return End()
     for attempt in lease.attempts:
         if attempt.outcome in OPEN:
             return Wait(None) if attempt.id in done else Resolve(attempt, parts[attempt.part_id])
@@ -181,20 +182,6 @@ def _towards_running(view: View, done: frozenset[UUID]) -> Step:
 # --- the pass ----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Tools:
-    """What a pass works with; the same for every lease.
-
-    `open_site` gives the adapter of a site id and raises `SiteError` or `NotFound`.
-    """
-
-    sessions: sessionmaker[Session]
-    open_site: Callable[[UUID], CloudAdapter]
-    installation: UUID
-    ledger: Ledger
-    timing: Timing
-
-
 def reconcile(tools: Tools, lease_id: UUID) -> bool:
     """Bring one lease nearer to what is desired; True where it was due and ours to work on.
 
@@ -212,7 +199,7 @@ def reconcile(tools: Tools, lease_id: UUID) -> bool:
     trouble: str | None = "the last pass did not finish"
     try:
         adapter = tools.open_site(site_id)
-        look_in = _steps(Pass(tools.sessions, adapter, tools.installation, tools.ledger, tools.timing, mine))
+        look_in = _steps(Pass(tools, adapter, mine))
         failures, trouble = 0, None
     except Fenced as fenced:
         log.info("lease taken over", extra={"lease": str(lease_id), "detail": fenced.detail})
@@ -282,7 +269,7 @@ def _take(run: Pass, view: View, step: Step) -> None:
         case Look(server):
             watching.look(run, lease, server)
         case Finish():
-            finish_lease(run.sessions, run.mine, run.ledger)
+            finish_lease(run.tools, run.mine)
 
 
 def _want_gone(run: Pass, reason: str, *, failure: str | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -14,6 +15,9 @@ from broker.models.audit import Event, Finding
 from broker.models.leases import Lease
 from broker.models.workloads import Order
 from broker.values import Amount, new_id
+
+# Rows of one INSERT; PostgreSQL takes at most 65,535 parameters.
+_CHUNK = 1000
 
 
 def tell(session: Session, lease: Lease, kind: str, text: str, **data: object) -> None:
@@ -64,32 +68,37 @@ class Concern:
 
 def raise_finding(session: Session, concern: Concern, *, now: datetime) -> None:
     """Open a finding, or refresh the open one of the same kind and key."""
-    row = insert(Finding).values(
-        id=new_id(),
-        kind=concern.kind,
-        key=concern.key,
-        text=concern.text,
-        hint=concern.hint,
-        site_id=concern.site_id,
-        lease_id=concern.lease_id,
-        per_day=None if concern.per_day is None else concern.per_day.value,
-        commodity=None if concern.per_day is None else concern.per_day.commodity.code,
-        first_seen_at=now,
-        last_seen_at=now,
-    )
-    session.execute(
-        row.on_conflict_do_update(
-            index_elements=["kind", "key"],
-            index_where=Finding.resolved_at.is_(None),
-            set_={
-                "text": row.excluded.text,
-                "hint": row.excluded.hint,
-                "per_day": row.excluded.per_day,
-                "commodity": row.excluded.commodity,
+    raise_findings(session, [concern], now=now)
+
+
+def raise_findings(session: Session, concerns: Sequence[Concern], *, now: datetime) -> None:
+    """Open or refresh many findings; their kinds and keys must differ."""
+    for start in range(0, len(concerns), _CHUNK):
+        rows = [
+            {
+                "id": new_id(),
+                "kind": concern.kind,
+                "key": concern.key,
+                "text": concern.text,
+                "hint": concern.hint,
+                "site_id": concern.site_id,
+                "lease_id": concern.lease_id,
+                "per_day": None if concern.per_day is None else concern.per_day.value,
+                "commodity": None if concern.per_day is None else concern.per_day.commodity.code,
+                "first_seen_at": now,
                 "last_seen_at": now,
-            },
+            }
+            for concern in concerns[start : start + _CHUNK]
+        ]
+        row = insert(Finding).values(rows)
+        refreshed = ("text", "hint", "per_day", "commodity", "last_seen_at")
+        session.execute(
+            row.on_conflict_do_update(
+                index_elements=["kind", "key"],
+                index_where=Finding.resolved_at.is_(None),
+                set_={name: row.excluded[name] for name in refreshed},
+            )
         )
-    )
 
 
 def resolve_findings(session: Session, kind: str, *, keys_still_open: set[str], site_id: UUID, now: datetime) -> None:

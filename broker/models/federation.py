@@ -67,6 +67,10 @@ class Site(Base):
     refreshed_at: Mapped[datetime | None]  # of offers and images
     failures: Mapped[int] = mapped_column(default=0)
     trouble: Mapped[str | None]  # why the last contact failed, None after a good one
+    # What the last check of the credential found (`Diagnosis` rows), and which request it answers.
+    check_wanted_at: Mapped[datetime | None]
+    checked_at: Mapped[datetime | None]
+    diagnosis: Mapped[list[Any]] = mapped_column(default=list)
     version: Mapped[int] = mapped_column()
 
     __mapper_args__ = {"version_id_col": version}  # noqa: RUF012 - SQLAlchemy's way

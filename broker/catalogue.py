@@ -1,0 +1,305 @@
+"""What can be bought: offers, images and rate cards as versions in rows, and one snapshot of them for placement."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session, selectinload
+
+from broker.errors import Conflict, NotFound
+from broker.models.catalogue import CatalogueVersion, Offer, RateCardPrice, RateCardVersion, SiteImage
+from broker.models.federation import Provider, Site
+from broker.models.holds import QuotaPool
+from broker.placement import Catalogue, CatalogueOffer, CatalogueSite
+from broker.pricing import Price, RateCard, Tier
+from broker.quota import free_quota
+from broker.ratecards import RateCardDocument
+from broker.remote import RemoteImage, RemoteOffer
+from broker.values import Commodity, Unit, plain
+
+
+def digest(value: object) -> str:
+    """SHA-256 of a value's canonical JSON: equal values, equal digests."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=_plain_json)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _plain_json(value: object) -> object:
+    if isinstance(value, Decimal):
+        return plain(value)
+    if isinstance(value, UUID | datetime):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no canonical JSON")
+
+
+# --- offers and images -------------------------------------------------------------------------------------------
+
+
+def record_catalogue(
+    session: Session, site_id: UUID, offers: Iterable[RemoteOffer], images: Iterable[RemoteImage], *, now: datetime
+) -> None:
+    """Supersede a site's catalogue version where the site sells something else than before."""
+    offers = sorted(offers, key=lambda offer: offer.remote_id)
+    images = sorted(images, key=lambda image: image.remote_id)
+    fresh = digest([[_offer_columns(offer) for offer in offers], [_image_columns(image) for image in images]])
+    # Two who record at once take turns on the site's row.
+    session.execute(select(Site.id).where(Site.id == site_id).with_for_update())
+    current = session.scalars(
+        select(CatalogueVersion).where(CatalogueVersion.site_id == site_id, CatalogueVersion.superseded_at.is_(None))
+    ).one_or_none()
+    if current is not None and current.digest == fresh:
+        return
+    if current is not None:
+        current.superseded_at = now
+        session.flush()
+    session.add(
+        CatalogueVersion(
+            site_id=site_id,
+            digest=fresh,
+            made_at=now,
+            offers=[Offer(site_id=site_id, **_offer_columns(offer)) for offer in offers],
+            images=[SiteImage(site_id=site_id, **_image_columns(image)) for image in images],
+        )
+    )
+
+
+def _offer_columns(offer: RemoteOffer) -> dict[str, Any]:
+    return {
+        "remote_id": offer.remote_id,
+        "name": offer.name,
+        "cores": offer.cores,
+        "memory_mib": offer.memory_mib,
+        "disk_gib": offer.disk_gib,
+        "gpus": offer.gpus,
+        "gpu_model": offer.gpu_model,
+        "arch": offer.arch,
+        "traits": list(offer.traits),
+    }
+
+
+def _image_columns(image: RemoteImage) -> dict[str, Any]:
+    return {
+        "remote_id": image.remote_id,
+        "name": image.name,
+        "logical": image.logical,
+        "min_disk_gib": image.min_disk_gib,
+        "min_memory_mib": image.min_memory_mib,
+    }
+
+
+# --- rate cards --------------------------------------------------------------------------------------------------
+
+
+def import_rate_card(session: Session, document: RateCardDocument, *, now: datetime) -> RateCardVersion:
+    """Make a rate card the provider's prices from its `valid_from` on; the same document twice changes nothing.
+
+    Raises:
+        NotFound: the provider is unknown.
+        Conflict: its start is not after the start of the version in force, so that past charges would change.
+    """
+    provider = session.scalars(
+        select(Provider).where(Provider.name == document.provider).with_for_update()
+    ).one_or_none()
+    if provider is None:
+        raise NotFound(f"there is no provider {document.provider!r}", hint="Add a site of that provider first.")
+    last = session.scalars(
+        select(RateCardVersion)
+        .where(RateCardVersion.provider_id == provider.id)
+        .order_by(RateCardVersion.number.desc())
+        .limit(1)
+    ).one_or_none()
+    if last is not None and last.digest == document.digest:
+        return last
+    if last is not None and document.valid_from <= last.valid_from:
+        raise Conflict(
+            f"version {last.number} of {last.name} is in force from {last.valid_from:%Y-%m-%d %H:%M} UTC",
+            hint="Give the new prices a later valid_from: past charges do not change.",
+        )
+    if last is not None:
+        last.valid_to = document.valid_from
+        session.flush()
+    version = RateCardVersion(
+        provider_id=provider.id,
+        number=1 if last is None else last.number + 1,
+        name=document.name,
+        currency=document.currency.code,
+        valid_from=document.valid_from,
+        bills={state: plain(share) for state, share in document.bills.items()},
+        digest=document.digest,
+        made_at=now,
+        prices=[row for price in document.prices.values() for row in _price_rows(price)],
+    )
+    session.add(version)
+    session.flush()
+    return version
+
+
+def _price_rows(price: Price) -> list[RateCardPrice]:
+    return [
+        RateCardPrice(
+            sku=price.sku,
+            above=tier.above,
+            unit=price.unit.value,
+            unit_price=tier.unit_price,
+            minimum_seconds=int(price.minimum.total_seconds()),
+            increment_seconds=int(price.increment.total_seconds()),
+        )
+        for tier in price.tiers
+    ]
+
+
+def rate_card_versions(session: Session, provider_id: UUID) -> list[RateCardVersion]:
+    """Every version of a provider's prices, oldest first."""
+    return list(
+        session.scalars(
+            select(RateCardVersion)
+            .where(RateCardVersion.provider_id == provider_id)
+            .options(selectinload(RateCardVersion.prices))
+            .order_by(RateCardVersion.number)
+        )
+    )
+
+
+def rate_card(session: Session, version_id: UUID) -> RateCard:
+    """One version as the value that `broker.pricing` works on."""
+    row = session.scalars(
+        select(RateCardVersion).where(RateCardVersion.id == version_id).options(selectinload(RateCardVersion.prices))
+    ).one()
+    return _card(row)
+
+
+def _card(row: RateCardVersion) -> RateCard:
+    tiers: dict[str, list[RateCardPrice]] = {}
+    for price in sorted(row.prices, key=lambda price: (price.sku, price.above)):
+        tiers.setdefault(price.sku, []).append(price)
+    return RateCard(
+        version_id=row.id,
+        name=row.name,
+        number=row.number,
+        currency=Commodity(row.currency),
+        prices={sku: _price(sku, rows) for sku, rows in tiers.items()},
+        bills={state: Decimal(share) for state, share in row.bills.items()},
+    )
+
+
+def _price(sku: str, rows: list[RateCardPrice]) -> Price:
+    first = rows[0]
+    return Price(
+        sku=sku,
+        unit=Unit(first.unit),
+        tiers=tuple(Tier(row.above, row.unit_price) for row in rows),
+        minimum=timedelta(seconds=first.minimum_seconds),
+        increment=timedelta(seconds=first.increment_seconds),
+    )
+
+
+def _cards_in_force(session: Session, now: datetime) -> dict[UUID, RateCard]:
+    """Provider id -> the version in force at `now`."""
+    rows = session.scalars(
+        select(RateCardVersion)
+        .where(
+            RateCardVersion.valid_from <= now,
+            (RateCardVersion.valid_to.is_(None)) | (RateCardVersion.valid_to > now),
+        )
+        .options(selectinload(RateCardVersion.prices))
+    )
+    return {row.provider_id: _card(row) for row in rows}
+
+
+# --- the snapshot ------------------------------------------------------------------------------------------------
+
+
+def snapshot(session: Session, *, now: datetime) -> Catalogue:
+    """Everything that can be bought at `now`, with quota and prices; equal digests mean equal contents."""
+    cards = _cards_in_force(session, now)
+    sites = (
+        session.execute(select(Site, Provider).join(Provider).where(Site.is_enabled).order_by(Site.name)).tuples().all()
+    )
+    versions = {
+        version.site_id: version
+        for version in session.scalars(
+            select(CatalogueVersion)
+            .where(CatalogueVersion.superseded_at.is_(None))
+            .options(selectinload(CatalogueVersion.offers), selectinload(CatalogueVersion.images))
+        )
+    }
+    pools = list(session.scalars(select(QuotaPool)))
+    left = free_quota(session, pools)
+    free: dict[UUID, dict[str, Decimal | None]] = {}
+    for pool in pools:
+        free.setdefault(pool.site_id, {})[pool.resource] = left[pool.id]
+    known = [
+        _site(
+            site,
+            provider,
+            version=versions.get(site.id),
+            card=cards.get(provider.id),
+            free=free.get(site.id, {}),
+        )
+        for site, provider in sites
+    ]
+    offers = [
+        CatalogueOffer(
+            offer_id=offer.id,
+            site_id=offer.site_id,
+            remote_id=offer.remote_id,
+            name=offer.name,
+            cores=offer.cores,
+            memory_mib=offer.memory_mib,
+            disk_gib=offer.disk_gib,
+            gpus=offer.gpus,
+            gpu_model=offer.gpu_model,
+            arch=offer.arch,
+        )
+        for site, _ in sites
+        if site.id in versions
+        for offer in sorted(versions[site.id].offers, key=lambda offer: offer.name)
+    ]
+    parts = [
+        [site.name, site.trouble, dict(site.free), site.card.version_id if site.card else None] for site in known
+    ] + [[version.site_id, version.digest] for version in sorted(versions.values(), key=lambda row: str(row.site_id))]
+    return Catalogue(sites=tuple(known), offers=tuple(offers), digest=digest(parts))
+
+
+def _site(
+    site: Site,
+    provider: Provider,
+    *,
+    version: CatalogueVersion | None,
+    card: RateCard | None,
+    free: Mapping[str, Decimal | None],
+) -> CatalogueSite:
+    images: dict[str, tuple[str, int, int]] = {}
+    # A logical name that several images share means the newest by name; an image's own name always works.
+    for image in sorted(version.images if version else [], key=lambda image: image.name):
+        found = (image.remote_id, image.min_disk_gib, image.min_memory_mib)
+        images[image.name] = found
+        if image.logical is not None:
+            images[image.logical] = found
+    return CatalogueSite(
+        site_id=site.id,
+        name=site.name,
+        provider=provider.name,
+        jurisdiction=site.jurisdiction,
+        region=site.region,
+        images=images,
+        free=dict(free),
+        card=card,
+        trouble=_trouble(site, version),
+    )
+
+
+def _trouble(site: Site, version: CatalogueVersion | None) -> str | None:
+    """Why nothing can be started there now."""
+    if site.observe_only:
+        return "Leeway only observes this site"
+    if version is None or site.listed_at is None:
+        return site.trouble or "the site has not been listed yet"
+    return site.trouble

@@ -1,0 +1,310 @@
+"""One site: a complete listing becomes observations, presence, quota and findings.
+
+A listing begins at `started_at`, by the database's clock read before the first request: what it shows was so at that
+moment or later. A machine counts as missing when two complete listings, begun at least one settle time apart, lack it;
+only then may a look's 404 say that it is gone (`broker.watching`). An error of any page is an error of the listing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import func, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session, selectinload
+
+from broker.catalogue import record_catalogue
+from broker.errors import SiteError
+from broker.launching import record_stray
+from broker.models.federation import Site
+from broker.models.holds import QuotaHold, QuotaPool
+from broker.models.leases import Lease, Outcome, Part, SiteListing
+from broker.observations import see
+from broker.orders import RECONCILE
+from broker.ports import CloudAdapter
+from broker.remote import Deadline, Listing, PartKind, RemoteImage, RemoteMachine, RemoteOffer, RemotePart, RemoteQuota
+from broker.timeline import Concern, raise_findings, resolve_findings, tell
+from broker.tools import Pace, Tools
+from broker.values import new_id
+
+UNKNOWN_MACHINE = "unknown_machine"
+OURS_UNKNOWN = "ours_unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One lister's right to a site until it is claimed again: `generation` fences a slow one."""
+
+    site_id: UUID
+    generation: int
+    started_at: datetime
+    refresh: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What one visit to a site brought. `offers` and `images` are None where they were not due."""
+
+    listing: Listing
+    quotas: tuple[RemoteQuota, ...]
+    offers: tuple[RemoteOffer, ...] | None
+    images: tuple[RemoteImage, ...] | None
+
+
+def observe(tools: Tools, turn: Turn) -> bool:
+    """List a site and write down what was seen; False where another lister took over meanwhile.
+
+    Raises:
+        SiteError: after it was written into the site's row, with the next try backed off.
+    """
+    try:
+        adapter = tools.open_site(turn.site_id)
+        seen = _visit(adapter, turn, tools.pace)
+    except SiteError as error:
+        _give_up(tools, turn, error)
+        raise
+    with tools.sessions.begin() as session:
+        if not _still_mine(session, turn, tools.pace):
+            return False
+        _record(session, tools, turn, seen, settle=tools.timing.settle_of(adapter))
+    return True
+
+
+def take_turn(tools: Tools, site_id: UUID) -> Turn | None:
+    """Claim a site whose listing is due; None where it is not, or another lister is at it."""
+    now = func.clock_timestamp()
+    pace = tools.pace
+    with tools.sessions.begin() as session:
+        row = session.execute(
+            update(Site)
+            .where(
+                Site.id == site_id,
+                Site.is_enabled,
+                Site.next_listing_at <= now,
+                or_(Site.listing_claim_until.is_(None), Site.listing_claim_until < now),
+            )
+            .values(listing_generation=Site.listing_generation + 1, listing_claim_until=now + pace.call * 2)
+            .returning(
+                Site.listing_generation,
+                now,
+                or_(Site.refreshed_at.is_(None), Site.refreshed_at < now - pace.catalogue),
+            )
+        ).one_or_none()
+    return None if row is None else Turn(site_id, row[0], row[1], row[2])
+
+
+def _visit(adapter: CloudAdapter, turn: Turn, pace: Pace) -> Seen:
+    """Ask the site. Quota after the listing: what the listing shows is then surely in `used`."""
+    deadline = Deadline.after(pace.call.total_seconds())
+    listing = adapter.listing(deadline=deadline)
+    quotas = tuple(adapter.quotas(deadline=deadline))
+    if not turn.refresh:
+        return Seen(listing, quotas, None, None)
+    return Seen(listing, quotas, tuple(adapter.offers(deadline=deadline)), tuple(adapter.images(deadline=deadline)))
+
+
+def _still_mine(session: Session, turn: Turn, pace: Pace) -> bool:
+    now = func.clock_timestamp()
+    values: dict[str, Any] = {
+        "listing_claim_until": None,
+        "listed_at": turn.started_at,
+        "next_listing_at": now + pace.listing,
+        "failures": 0,
+        "trouble": None,
+    }
+    if turn.refresh:
+        values["refreshed_at"] = turn.started_at
+    return _write(session, turn, values)
+
+
+def _give_up(tools: Tools, turn: Turn, error: SiteError) -> None:
+    """Keep the reason in the row, and come back later, the later the more often it failed (at most 16 intervals)."""
+    wait = tools.pace.listing * func.power(2, func.least(Site.failures, 4))
+    values: dict[str, Any] = {
+        "listing_claim_until": None,
+        "failures": Site.failures + 1,
+        "trouble": str(error)[:2000],
+        "next_listing_at": func.clock_timestamp() + wait,
+    }
+    with tools.sessions.begin() as session:
+        _write(session, turn, values)
+
+
+def _write(session: Session, turn: Turn, values: dict[str, Any]) -> bool:
+    """The site's row, only while the turn is ours. `version` is people's and is not raised."""
+    written = session.execute(
+        update(Site)
+        .where(Site.id == turn.site_id, Site.listing_generation == turn.generation)
+        .values(values)
+        .returning(Site.id)
+    ).one_or_none()
+    return written is not None
+
+
+# --- what was seen -----------------------------------------------------------------------------------------------
+
+
+def _record(session: Session, tools: Tools, turn: Turn, seen: Seen, *, settle: timedelta) -> None:
+    listing = seen.listing
+    session.add(
+        SiteListing(
+            site_id=turn.site_id,
+            scope=listing.scope,
+            started_at=turn.started_at,
+            finished_at=func.clock_timestamp(),
+            machines=len(listing.machines),
+        )
+    )
+    # Pools before leases: the lock order.
+    _record_quotas(session, turn, seen.quotas)
+    if seen.offers is not None and seen.images is not None:
+        record_catalogue(session, turn.site_id, seen.offers, seen.images, now=turn.started_at)
+    woken = _record_presence(session, turn, listing, settle=settle)
+    woken |= _record_strays(session, turn, listing, installation=tools.installation)
+    for lease_id in sorted(woken):
+        session.execute(update(Lease).where(Lease.id == lease_id).values(next_look_at=func.clock_timestamp()))
+        tools.jobs.defer(session, RECONCILE, str(lease_id))
+    _record_unknown(session, turn, listing)
+
+
+def _record_quotas(session: Session, turn: Turn, quotas: Iterable[RemoteQuota]) -> None:
+    rows = [
+        {
+            "id": new_id(),
+            "site_id": turn.site_id,
+            "resource": quota.resource,
+            "quota": quota.limit,
+            "used": quota.used,
+            "as_of": turn.started_at,
+        }
+        for quota in quotas
+    ]
+    if not rows:
+        return
+    pools = session.scalars(
+        select(QuotaPool.id).where(QuotaPool.site_id == turn.site_id).order_by(QuotaPool.id).with_for_update()
+    )
+    pools.all()
+    row = insert(QuotaPool).values(rows)
+    session.execute(
+        row.on_conflict_do_update(
+            index_elements=["site_id", "resource"],
+            set_={"quota": row.excluded.quota, "used": row.excluded.used, "as_of": row.excluded.as_of},
+            where=QuotaPool.as_of < row.excluded.as_of,
+        )
+    )
+
+
+def _record_presence(session: Session, turn: Turn, listing: Listing, *, settle: timedelta) -> set[UUID]:
+    """Every live lease whose machine is made is either in the listing or missing from it; returns whom to wake."""
+    machines = {machine.remote_id: machine for machine in listing.machines}
+    woken = set()
+    for lease, remote_id in _live_servers(session, turn):
+        machine = machines.get(remote_id)
+        if machine is not None:
+            session.execute(
+                update(QuotaHold)
+                .where(QuotaHold.lease_id == lease.id, QuotaHold.counted_at.is_(None))
+                .values(counted_at=turn.started_at)
+            )
+            if see(session, lease, machine, seen_at=turn.started_at):
+                woken.add(lease.id)
+        elif lease.missing_since is None:
+            lease.missing_since = turn.started_at
+        elif turn.started_at - lease.missing_since >= settle and not lease.is_missing:
+            lease.is_missing = True
+            tell(session, lease, "missing", "two complete listings did not show the machine")
+            woken.add(lease.id)
+    return woken
+
+
+def _live_servers(session: Session, turn: Turn) -> list[tuple[Lease, str]]:
+    """Live leases of the site, locked in the order of their ids, whose machine was made before the listing began."""
+    found = session.execute(
+        select(Lease, Part.remote_id)
+        .join(Part, Part.lease_id == Lease.id)
+        .where(
+            Lease.site_id == turn.site_id,
+            Lease.gone_at.is_(None),
+            Part.kind == PartKind.SERVER,
+            Part.remote_id.is_not(None),
+            Part.gone_at.is_(None),
+            Part.made_at < turn.started_at,
+        )
+        .order_by(Lease.id)
+        .with_for_update(of=Lease)
+        .execution_options(populate_existing=True)
+    )
+    return [(lease, remote_id) for lease, remote_id in found.tuples() if remote_id is not None]
+
+
+def _record_strays(session: Session, turn: Turn, listing: Listing, *, installation: UUID) -> set[UUID]:
+    """Things with our tags that no live part accounts for: duplicates and leftovers are to be deleted, by reconcile."""
+    things: list[RemotePart] = [*listing.machines, *listing.parts]
+    ours = [thing for thing in things if thing.tags is not None and thing.tags.installation == installation]
+    wanted = {thing.tags.lease for thing in ours if thing.tags is not None}
+    leases = {
+        lease.id: lease
+        for lease in session.scalars(
+            select(Lease).where(Lease.id.in_(wanted), Lease.site_id == turn.site_id).options(selectinload(Lease.parts))
+        )
+    }
+    woken = set()
+    lost = []
+    for thing in ours:
+        lease = leases.get(thing.tags.lease) if thing.tags is not None else None
+        part = next((part for part in lease.parts if part.kind is thing.kind), None) if lease else None
+        if lease is None or part is None:
+            lost.append(thing)
+        elif part.remote_id is None and lease.gone_at is None:
+            woken.add(lease.id)  # an open attempt made it: reconcile will find it
+        elif part.remote_id != thing.remote_id or part.gone_at is not None:
+            if part.gone_at is not None and part.gone_at >= turn.started_at:
+                continue  # it went after the listing began
+            record_stray(session, part, thing.remote_id, outcome=Outcome.DISCARD)
+            tell(session, lease, "discard", f"a leftover {thing.kind} will be deleted", remote_id=thing.remote_id)
+            woken.add(lease.id)
+    _find(
+        session,
+        turn,
+        OURS_UNKNOWN,
+        lost,
+        text="{kind} {name} carries this installation's tags, but no lease is known for it",
+        hint="Was the database restored? Otherwise delete it at the site.",
+    )
+    return woken
+
+
+def _record_unknown(session: Session, turn: Turn, listing: Listing) -> None:
+    """Machines that no Leeway made: a finding each, never touched."""
+    _find(
+        session,
+        turn,
+        UNKNOWN_MACHINE,
+        [machine for machine in listing.machines if machine.tags is None],
+        text="{kind} {name} was not made by Leeway",
+        hint="Adopt it into a project, or leave it to its owner.",
+    )
+
+
+def _find(
+    session: Session, turn: Turn, kind: str, things: Iterable[RemotePart | RemoteMachine], *, text: str, hint: str
+) -> None:
+    concerns = [
+        Concern(
+            kind=kind,
+            key=f"{turn.site_id}:{thing.remote_id}",
+            text=text.format(kind=thing.kind, name=thing.name or thing.remote_id),
+            hint=hint,
+            site_id=turn.site_id,
+        )
+        for thing in things
+    ]
+    raise_findings(session, concerns, now=turn.started_at)
+    resolve_findings(
+        session, kind, keys_still_open={concern.key for concern in concerns}, site_id=turn.site_id, now=turn.started_at
+    )

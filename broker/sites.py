@@ -1,0 +1,148 @@
+"""Sites: added with their credential, opened through the vault, checked step by step."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from uuid import UUID
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session, sessionmaker
+
+from broker.errors import Conflict, InvalidInput, NotFound, SiteError
+from broker.models.audit import Event
+from broker.models.federation import Provider, Site
+from broker.ports import Adapters, CloudAdapter, Jobs, Vault
+from broker.remote import Deadline, Diagnosis, Secret, SiteAddress
+from broker.tools import Tools
+
+# Tasks that wake a worker for one site.
+OBSERVE = "observe"
+CHECK = "check"
+
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,58}[a-z0-9])?")
+
+
+@dataclass(frozen=True, slots=True)
+class NewSite:
+    """What is needed to connect a site. `settings` are the adapter's own (`network`, `ca_bundle`, ...)."""
+
+    name: str
+    provider: str
+    adapter: str
+    endpoint: str
+    secret: Secret
+    region: str | None = None
+    jurisdiction: str | None = None
+    observe_only: bool = False
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """The way to every site: adapters, the vault with their credentials, and whose tags to use."""
+
+    sessions: sessionmaker[Session]
+    adapters: Adapters
+    vault: Vault
+    installation: UUID
+
+    def open(self, site_id: UUID) -> CloudAdapter:
+        """The adapter of a site, with the site's own credential; raises `NotFound` where either is missing."""
+        with self.sessions() as session:
+            site = session.get(Site, site_id)
+            if site is None:
+                raise NotFound(f"there is no site {site_id}")
+            secret = self.vault.secret(session, site_id)
+            address = _address(site, self.installation)
+        return self.adapters.open(address, secret)
+
+
+def add_site(session: Session, new: NewSite, doors: Doors, *, jobs: Jobs, actor: str) -> Site:
+    """Connect a site: its row, its credential (encrypted), its provider if new; a worker is woken to check and list it.
+
+    Raises:
+        InvalidInput: the name, the adapter kind or the credential's fields are not right.
+        Conflict: a site of this name exists.
+    """
+    if not _NAME.fullmatch(new.name):
+        raise InvalidInput("name", f"{new.name!r} is no site name", hint="Use a-z, 0-9 and dashes, at most 60.")
+    if not new.endpoint.startswith(("http://", "https://")):
+        raise InvalidInput("endpoint", f"{new.endpoint!r} is no address", hint="It begins with https://.")
+    if session.scalars(select(Site.id).where(Site.name == new.name)).first() is not None:
+        raise Conflict(f"there is a site {new.name!r} already", hint="Choose another name.")
+    provider = session.scalars(select(Provider).where(Provider.name == new.provider)).one_or_none()
+    if provider is None:
+        provider = Provider(name=new.provider, title=new.provider)
+        session.add(provider)
+        session.flush()
+    site = Site(
+        name=new.name,
+        provider_id=provider.id,
+        adapter=new.adapter,
+        endpoint=new.endpoint,
+        region=new.region,
+        jurisdiction=new.jurisdiction,
+        settings=dict(new.settings),
+        observe_only=new.observe_only,
+        next_listing_at=func.clock_timestamp(),
+    )
+    session.add(site)
+    session.flush()
+    doors.adapters.open(
+        _address(site, doors.installation), new.secret
+    )  # refuses what it cannot use, before anything is kept
+    doors.vault.store(session, site.id, new.secret)
+    text = f"site {site.name} connected" + (" to observe" if site.observe_only else "")
+    session.add(Event(at=func.clock_timestamp(), kind="site", text=text, actor=actor, site_id=site.id))
+    request_check(session, site, jobs=jobs)
+    jobs.defer(session, OBSERVE, str(site.id))
+    return site
+
+
+def site_named(session: Session, name: str) -> Site:
+    """A site by name; raises `NotFound` with the names there are."""
+    site = session.scalars(select(Site).where(Site.name == name)).one_or_none()
+    if site is None:
+        names = ", ".join(session.scalars(select(Site.name).order_by(Site.name))) or "none yet"
+        raise NotFound(f"there is no site {name!r}", hint=f"Known sites: {names}.")
+    return site
+
+
+def _address(site: Site, installation: UUID) -> SiteAddress:
+    return SiteAddress(
+        site_id=site.id,
+        name=site.name,
+        adapter=site.adapter,
+        endpoint=site.endpoint,
+        region=site.region,
+        installation=installation,
+        settings={name: str(value) for name, value in site.settings.items()},
+    )
+
+
+# --- checks ------------------------------------------------------------------------------------------------------
+
+
+def request_check(session: Session, site: Site, *, jobs: Jobs) -> None:
+    """Have a worker try the site's credential; `site.diagnosis` is the answer once `checked_at >= check_wanted_at`."""
+    site.check_wanted_at = func.clock_timestamp()
+    session.flush()
+    jobs.defer(session, CHECK, str(site.id))
+
+
+def check_site(tools: Tools, site_id: UUID) -> None:
+    """Try the credential step by step, and keep what was found."""
+    with tools.sessions() as session:
+        asked_at = session.scalars(select(func.clock_timestamp())).one()
+    try:
+        found = tools.open_site(site_id).check(deadline=Deadline.after(tools.timing.call.total_seconds()))
+    except SiteError as error:
+        found = [Diagnosis(step="contact", ok=False, detail=error.detail, hint=error.hint)]
+    with tools.sessions.begin() as session:
+        session.execute(
+            update(Site)
+            .where(Site.id == site_id)
+            .values(checked_at=asked_at, diagnosis=[asdict(diagnosis) for diagnosis in found])
+        )

@@ -1,0 +1,160 @@
+"""The one place where the parts are put together."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from uuid import UUID, uuid4
+
+from procrastinate import App
+from sqlalchemy import func
+from sqlalchemy.orm import Session, sessionmaker
+
+from accounting.grants import GrantFacts
+from accounting.holds import GrantLedger
+from adapters.registry import Registry
+from broker.database import Database, engine, resolve
+from broker.database import sessions as make_sessions
+from broker.errors import SetupError
+from broker.models.federation import Installation
+from broker.placement import Assumptions
+from broker.ports import Jobs, Ledger
+from broker.quotes import Quoting
+from broker.schema import require_current, upgrade
+from broker.sites import Doors
+from broker.tools import Pace, Timing, Tools
+from policies.place import CheapestPlacer
+from web.identity.vault import SealedVault, load_key
+from web.queue import QueuedJobs, make_app
+from web.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything that a request, a job or a tick works with."""
+
+    settings: Settings
+    sessions: sessionmaker[Session]
+    queue: App
+    jobs: Jobs
+    doors: Doors
+    ledger: Ledger
+    quoting: Quoting
+    tools: Tools
+
+
+@contextlib.contextmanager
+def database(settings: Settings) -> Iterator[Database]:
+    """The configured database, started where it is the embedded one.
+
+    Raises:
+        SetupError: it cannot be reached or started; or the embedded one would serve more than this machine.
+    """
+    if settings.database_url is None and not settings.is_loopback:
+        raise SetupError(
+            f"the embedded database serves this machine only, and LEEWAY_HOST is {settings.host}",
+            hint="Set LEEWAY_DATABASE_URL to a PostgreSQL server, or listen on 127.0.0.1.",
+        )
+    make_private(settings.data_dir)
+    url, owner = settings.database_url, settings.migration_database_url
+    with resolve(
+        url.get_secret_value() if url else None,
+        owner.get_secret_value() if owner else None,
+        settings.data_dir / "postgres",
+    ) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def services(settings: Settings, found: Database) -> Iterator[Services]:
+    """Put the parts together over a database whose schema is current; the embedded one is brought up to date."""
+    if found.is_embedded:
+        upgrade(found)
+    require_current(found.application_url)
+    bind = engine(found.application_url, pool_size=settings.workers + 12)
+    try:
+        yield _services(settings, make_sessions(bind), make_app(found.application_url))
+    finally:
+        bind.dispose()
+
+
+def _services(settings: Settings, sessions: sessionmaker[Session], queue: App) -> Services:
+    installation = _installation(settings.data_dir / "installation", sessions)
+    key = settings.secret_key
+    vault = SealedVault(load_key(key.get_secret_value() if key else None, settings.data_dir / "key"))
+    timing = Timing(
+        call=settings.call_timeout,
+        claim=settings.claim_time,
+        first_look=settings.first_look,
+        last_look=settings.last_look,
+        settle=settings.settle_time,
+    )
+    pace = Pace(listing=settings.listing_interval, catalogue=settings.catalogue_interval, call=settings.listing_timeout)
+    assumptions = Assumptions(stop_delay=settings.stop_delay)
+    if settings.settle_time is not None:
+        assumptions = replace(assumptions, settle_time=settings.settle_time)
+    doors = Doors(sessions, Registry(), vault, installation)
+    jobs, ledger = QueuedJobs(queue), GrantLedger()
+    return Services(
+        settings=settings,
+        sessions=sessions,
+        queue=queue,
+        jobs=jobs,
+        doors=doors,
+        ledger=ledger,
+        quoting=Quoting(CheapestPlacer(), GrantFacts(), assumptions, settings.quote_lifetime),
+        tools=Tools(sessions, doors.open, installation, ledger, jobs, timing, pace),
+    )
+
+
+def make_private(directory: Path) -> None:
+    """A directory that only this account can enter; raises `SetupError` where it cannot be made."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SetupError(
+            f"the data directory {directory} cannot be made: {error.strerror}", hint="Set LEEWAY_DATA_DIR elsewhere."
+        ) from None
+
+
+def _installation(path: Path, sessions: sessionmaker[Session]) -> UUID:
+    """This installation's id, which lies in the database and in a file outside it.
+
+    Where the two differ, the database was restored or copied from elsewhere: machines that it does not know may run,
+    and machines that it knows may be another's, so nothing may be started or deleted.
+    """
+    with sessions.begin() as session:
+        row = session.get(Installation, True)
+        known = _read(path)
+        if row is None:
+            row = Installation(only_one=True, installation_id=known or uuid4(), made_at=func.clock_timestamp())
+            session.add(row)
+            session.flush()
+        if known is None:
+            _write(path, row.installation_id)
+        elif known != row.installation_id:
+            raise SetupError(
+                f"the database belongs to installation {row.installation_id}, but {path} says {known}",
+                hint="Was it restored or copied? Use its own data directory; nothing was started or changed.",
+            )
+        return row.installation_id
+
+
+def _read(path: Path) -> UUID | None:
+    try:
+        return UUID(path.read_text().strip())
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        raise SetupError(f"{path} holds no installation id", hint="Restore the file from a backup.") from None
+
+
+def _write(path: Path, installation: UUID) -> None:
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(file, "w") as out:
+        out.write(f"{installation}\n")
+        out.flush()
+        os.fsync(out.fileno())

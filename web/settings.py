@@ -1,0 +1,85 @@
+"""Every setting, with its default. Read from `LEEWAY_*` variables, by entry points and `web/compose.py` alone."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from ipaddress import ip_address
+from pathlib import Path
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from broker.errors import SetupError
+
+
+def _default_data_dir() -> Path:
+    base = os.environ.get("XDG_DATA_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "share") / "leeway"
+
+
+class Settings(BaseSettings):
+    """Times are ISO 8601 durations (PT2M) or seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="LEEWAY_", extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    data_dir: Path = Field(default_factory=_default_data_dir, description="Where the database, keys and token lie.")
+    database_url: SecretStr | None = Field(None, description="External PostgreSQL; the embedded one where not set.")
+    migration_database_url: SecretStr | None = Field(None, description="The same, as the owner of the tables.")
+    secret_key: SecretStr | None = Field(None, description="Key of the vault; else the file `key` in the data dir.")
+    host: str = Field("127.0.0.1", description="Where `leeway serve` listens; loopback only until login exists.")
+    port: int = Field(8642, ge=0, le=65535, description="Its port; 0 takes a free one.")
+    workers: int = Field(8, ge=1, le=64, description="Leases worked on at once by one process.")
+    sweep_interval: timedelta = Field(timedelta(seconds=2), description="How often due leases are looked for.")
+    listing_interval: timedelta = Field(timedelta(minutes=2), description="How often each site is listed.")
+    catalogue_interval: timedelta = Field(timedelta(hours=6), description="How often offers and images are read.")
+    listing_timeout: timedelta = Field(timedelta(minutes=5), description="Total time of one listing.")
+    call_timeout: timedelta = Field(timedelta(seconds=60), description="Total time of one conversation with a site.")
+    claim_time: timedelta = Field(timedelta(seconds=150), description="How long a worker's claim stands.")
+    first_look: timedelta = Field(
+        timedelta(seconds=1), description="First wait before an unfinished lease is seen again."
+    )
+    last_look: timedelta = Field(timedelta(minutes=5), description="Longest wait between two looks at a failing lease.")
+    settle_time: timedelta | None = Field(None, description="Overrides what the adapters say; tests only.")
+    quote_lifetime: timedelta = Field(timedelta(hours=1), description="How long a quote's prices are promised.")
+    stop_delay: timedelta = Field(timedelta(minutes=15), description="Time that stopping may take, held in money.")
+    log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least level that is logged.")
+
+    @property
+    def is_loopback(self) -> bool:
+        """True where `host` can only be reached from this machine."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def token_file(self) -> Path:
+        """Where `serve` keeps the token that its clients show."""
+        return self.data_dir / "token"
+
+    @property
+    def address_file(self) -> Path:
+        """Where `serve` writes its address, for commands of the same account."""
+        return self.data_dir / "address"
+
+
+def load_settings(**values: object) -> Settings:
+    """The settings of this process; `values` win over the environment.
+
+    Raises:
+        SetupError: names the variable, what is wrong with it, and nothing of its value.
+    """
+    known = {f"LEEWAY_{name.upper()}" for name in Settings.model_fields} | {"LEEWAY_URL", "LEEWAY_TOKEN"}
+    strange = sorted(name for name in os.environ if name.startswith("LEEWAY_") and name not in known)
+    ours = [name for name in strange if not name.startswith(("LEEWAY_TEST_", "LEEWAY_PEERS_"))]
+    if ours:
+        raise SetupError(f"there is no setting {ours[0]}", hint="See docs/reference/settings.md for those there are.")
+    try:
+        return Settings(**values)  # type: ignore[arg-type] # pydantic checks them
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = f"LEEWAY_{'_'.join(str(part) for part in first['loc']).upper()}"
+        raise SetupError(f"{name}: {first['msg']}", hint="See docs/reference/settings.md.") from None
