@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from decimal import ROUND_HALF_UP, Context, Decimal, InvalidOperation, localcontext
+from decimal import ROUND_HALF_UP, Context, Decimal, localcontext
 from enum import StrEnum
 from typing import Self
 from uuid import UUID
@@ -24,8 +24,14 @@ STORED = Decimal("0.000000001")
 _EXACT = Context(prec=PRECISION, rounding=ROUND_HALF_UP)
 _CURRENCY = re.compile(r"[A-Z]{3}")
 _ALLOCATION_UNIT = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,30}@[a-z0-9][a-z0-9.-]{0,60}")
-# ISO 4217 codes whose minor unit is not 1/100.
-_MINOR_DIGITS = {"JPY": 0, "KRW": 0, "ISK": 0, "HUF": 2, "BHD": 3, "KWD": 3, "TND": 3}
+# ASCII only, and no underscores: what Decimal reads beyond that is no spelling that a person means.
+_NUMBER = re.compile(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]{1,9})?")
+# What text may reach: 19 digits before the point, as Numeric(28, 9) keeps; `1e999999999` would fill the memory.
+_MOST_DIGITS = 19
+# ISO 4217 codes whose minor unit is not 1/100 (ISO 4217 list one).
+_MINOR_DIGITS = dict.fromkeys(
+    ("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "VND", "VUV", "XAF", "XOF", "XPF"), 0
+) | dict.fromkeys(("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"), 3)
 
 
 def new_id() -> UUID:
@@ -38,22 +44,42 @@ def decimal(value: str | int | Decimal, *, field: str = "number") -> Decimal:
 
     Raises:
         TypeError: for a float or bool, which would bring its rounding error along.
-        InvalidInput: for text that is no finite number; `field` names it.
+        InvalidInput: for text that is no finite number, or one that no column holds; `field` names it.
     """
     if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
         raise TypeError(f"{field}: exact numbers come from str, int or Decimal, not {type(value).__name__}")
-    try:
-        number = Decimal(value)
-    except InvalidOperation:
-        raise InvalidInput(field, f"{value!r} is not a number", hint="Write it like 12.50.") from None
+    if isinstance(value, str):
+        return _read(value.strip(), field)
+    number = Decimal(value)
     if not number.is_finite():
         raise InvalidInput(field, f"{value!r} is not a finite number", hint="Write it like 12.50.")
     return number
 
 
+def _read(text: str, field: str) -> Decimal:
+    """The number that text spells, within what is stored."""
+    shown = text if len(text) <= 40 else f"{text[:37]}..."
+    if not _NUMBER.fullmatch(text):
+        raise InvalidInput(field, f"{shown!r} is not a number", hint="Write it like 12.50.")
+    number = Decimal(text)
+    if number and number.adjusted() >= _MOST_DIGITS:
+        raise InvalidInput(field, f"{shown} is too large", hint=f"At most {_MOST_DIGITS} digits before the point.")
+    exponent = number.as_tuple().exponent
+    if isinstance(exponent, int) and not -PRECISION <= exponent <= PRECISION:
+        raise InvalidInput(field, f"{shown} is too small", hint=f"At most {PRECISION} digits after the point.")
+    return number
+
+
+def _require_decimal(value: Decimal, field: str) -> Decimal:
+    """Refuse at run time what the type checker did not see: an int or text inside a value breaks much later."""
+    if not isinstance(value, Decimal):
+        raise TypeError(f"{field}: a Decimal is needed, not {type(value).__name__}")
+    return decimal(value, field=field)
+
+
 def plain(value: Decimal) -> str:
     """Digits without exponent and without trailing zeros (FOCUS allows no exponents)."""
-    text = format(value, "f")
+    text = format(value, "f") if value else "0"
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
@@ -91,7 +117,7 @@ class Amount:
 
     def __post_init__(self) -> None:
         """Refuse floats and infinities."""
-        decimal(self.value, field="amount")
+        _require_decimal(self.value, "amount")
 
     @classmethod
     def of(cls, value: str | int | Decimal, commodity: str | Commodity) -> Self:
@@ -105,7 +131,11 @@ class Amount:
         number, _, unit = text.strip().partition(" ")
         if not unit:
             raise InvalidInput(field, f"{text!r} has no currency", hint="Write it like 12.50 EUR.")
-        return cls(decimal(number, field=field), Commodity(unit.strip()))
+        value = decimal(number, field=field)
+        try:
+            return cls(value, Commodity(unit.strip()))
+        except InvalidInput as error:
+            raise InvalidInput(field, error.reason, hint=error.hint) from None
 
     @classmethod
     def zero(cls, commodity: str | Commodity) -> Self:
@@ -136,7 +166,7 @@ class Amount:
 
     def __neg__(self) -> Self:
         """The same, owed the other way."""
-        return type(self)(-self.value, self.commodity)
+        return type(self)(_EXACT.minus(self.value), self.commodity)
 
     def times(self, factor: Decimal | int) -> Self:
         """Exact multiple by a bare number."""
@@ -200,7 +230,7 @@ class Quantity:
 
     def __post_init__(self) -> None:
         """Refuse floats and negative quantities."""
-        if decimal(self.value, field="quantity") < 0:
+        if _require_decimal(self.value, "quantity") < 0:
             raise InvalidInput("quantity", f"{self.value} {self.unit} is negative")
 
     def to(self, unit: Unit) -> Quantity:
@@ -218,7 +248,7 @@ class Quantity:
 
 def utc(moment: datetime, *, field: str = "time") -> datetime:
     """The moment in UTC; a naive one raises `InvalidInput`."""
-    if moment.tzinfo is None:
+    if moment.utcoffset() is None:
         raise InvalidInput(field, f"{moment.isoformat()} has no time zone", hint="Write it like 2026-11-21T12:00:00Z.")
     return moment.astimezone(UTC)
 
@@ -231,9 +261,13 @@ class Period:
     end: datetime
 
     def __post_init__(self) -> None:
-        """Refuse naive times and ends before starts. An empty period is allowed."""
-        utc(self.start, field="start")
-        utc(self.end, field="end")
+        """Refuse naive times and ends before starts. An empty period is allowed.
+
+        Times of other zones become UTC: Python subtracts two times of one zone by their clocks, also over a clock
+        change, and months begin elsewhere there.
+        """
+        object.__setattr__(self, "start", utc(self.start, field="start"))
+        object.__setattr__(self, "end", utc(self.end, field="end"))
         if self.end < self.start:
             raise InvalidInput("end", f"{self.end.isoformat()} is before the start {self.start.isoformat()}")
 
