@@ -3,45 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import timedelta
 from decimal import Decimal
 from uuid import UUID
 
 from broker.placement import Candidate, CatalogueSite, Reason, SiteVerdict
+from broker.units import counted, show_duration, show_memory
 from broker.values import plain
 from policies.requirements import QUOTA, Case, Clause, Judgement, needs, wanted_disk
 
 # A site's reasons come from at most so many of its offers: the nearest ones.
 _NEAREST = 3
-_PARTS = ((timedelta(days=1), "day"), (timedelta(hours=1), "hour"), (timedelta(minutes=1), "minute"))
 _QUOTA_WORDS = {
     Clause.QUOTA_INSTANCES: "machines",
     Clause.QUOTA_CORES: "cores",
     Clause.QUOTA_MEMORY: "of memory",
     Clause.QUOTA_ADDRESSES: "public addresses",
 }
-
-
-def memory(mib: int | Decimal) -> str:
-    """`32 GiB`, or MiB where that is not a whole number."""
-    return f"{plain(Decimal(mib) / 1024)} GiB" if mib % 1024 == 0 else f"{plain(Decimal(mib))} MiB"
-
-
-def length(duration: timedelta) -> str:
-    """`3 days`, `1 day 12 hours`."""
-    words, rest = [], duration
-    for part, name in _PARTS:
-        number, rest = divmod(rest, part)
-        if number:
-            words.append(counted(number, name))
-    if rest or not words:
-        words.append(counted(rest.total_seconds(), "second"))
-    return " ".join(words)
-
-
-def counted(number: float, noun: str) -> str:
-    """`1 core`, `8 cores`."""
-    return f"{number:g} {noun}" if number == 1 else f"{number:g} {noun}s"
 
 
 def reason(judgement: Judgement, clause: Clause) -> Reason:
@@ -92,7 +69,7 @@ def _ranked(rank: int, judgement: Judgement, best: Candidate | None) -> str:
     mine = judgement.priced
     if mine is None:
         raise ValueError("an offer that fits has a price")
-    time = length(judgement.case.workload.duration)
+    time = show_duration(judgement.case.workload.duration)
     said = f"rank {rank}: {mine.offer.name}, {mine.total} for {time}"
     if best is None or rank == 1:
         return said
@@ -114,7 +91,7 @@ def _no_offers(site: CatalogueSite) -> Reason:
 def _quota_reason(case: Case, clause: Clause) -> Reason:
     each = needs(case.workload, case.offer)[clause]
     free = max(case.site.free.get(QUOTA[clause]) or Decimal(0), Decimal(0))
-    amount = memory if clause is Clause.QUOTA_MEMORY else plain
+    amount = show_memory if clause is Clause.QUOTA_MEMORY else plain
     noun = _QUOTA_WORDS[clause]
     room = int(free // each)
     if room:
@@ -166,9 +143,9 @@ def _image_minimum(case: Case, *, disk: bool) -> tuple[str, str, str]:
     wanted, offered = (disk_gib * 1024, case.offer.disk_gib * 1024) if disk else (memory_mib, case.offer.memory_mib)
     key = "disk" if disk else "memory"
     return (
-        f"{memory(wanted)} for image {case.workload.image}",
-        f"{memory(offered)} ({case.offer.name})",
-        f"Ask for resources.{key} of {memory(wanted)}, or choose a smaller image.",
+        f"{show_memory(wanted)} for image {case.workload.image}",
+        f"{show_memory(offered)} ({case.offer.name})",
+        f"Ask for resources.{key} of {show_memory(wanted)}, or choose a smaller image.",
     )
 
 
@@ -206,9 +183,9 @@ _WORDS: Mapping[Clause, Callable[[Case], tuple[str, str, str]]] = {
     Clause.GPU_MODEL: lambda case: _stated(case.workload.gpu_model, case.offer.gpu_model, case, "gpu_model"),
     Clause.CORES: lambda case: _sized("cores", case.workload.cores, case.offer.cores, case.offer.name),
     Clause.MEMORY: lambda case: (
-        memory(case.workload.memory_mib),
-        f"{memory(case.offer.memory_mib)} ({case.offer.name})",
-        f"Ask for {memory(case.offer.memory_mib)}.",
+        show_memory(case.workload.memory_mib),
+        f"{show_memory(case.offer.memory_mib)} ({case.offer.name})",
+        f"Ask for {show_memory(case.offer.memory_mib)}.",
     ),
     Clause.DISK: _disk,
     Clause.IMAGE_MEMORY: lambda case: _image_minimum(case, disk=False),

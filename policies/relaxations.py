@@ -10,8 +10,8 @@ from decimal import ROUND_CEILING, Decimal
 from difflib import get_close_matches
 
 from broker.placement import Assumptions, Workload
+from broker.units import counted, show_memory
 from broker.values import Amount, exact, plain
-from policies.explain import counted, memory
 from policies.requirements import QUOTA, Clause, Judgement, judge, needs
 
 # How many offers are looked at, and how many changes are told.
@@ -135,7 +135,7 @@ def _memory(judgement: Judgement, workload: Workload) -> Change:
     mib = judgement.case.offer.memory_mib
     return replace(
         workload, memory_mib=mib
-    ), f"ask for {memory(mib)} of memory instead of {memory(workload.memory_mib)}"
+    ), f"ask for {show_memory(mib)} of memory instead of {show_memory(workload.memory_mib)}"
 
 
 def _disk(judgement: Judgement, workload: Workload) -> Change | None:
