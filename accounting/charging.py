@@ -128,7 +128,7 @@ def _used(session: Session, history: History, card: RateCard, period: Period) ->
             Charge.billing_period_start == billing_month(period.start)[0],
         )
         .group_by(Charge.sku_id)
-    ).tuples()
+    )
     return dict(rows.all())
 
 
@@ -151,7 +151,7 @@ def _funding(
         )
         .order_by(Grant.position)
         .execution_options(populate_existing=True)
-    ).tuples():
+    ):
         part = min(left, Amount(hold.remaining, total.commodity))
         if part.value:
             yield Line(account_id, part, hold.id)

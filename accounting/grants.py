@@ -102,7 +102,7 @@ class GrantFacts:
             .where(Grant.project_id == project_id, Grant.starts_at <= moment, moment < Grant.ends_at)
             .group_by(Grant.commodity)
             .order_by(Grant.commodity)
-        ).tuples()
+        )
         free = {Commodity(code): Amount.of(value, code) for code, value in rows if value is not None}
         content = {"project": name, "free": {code.code: plain(amount.value) for code, amount in free.items()}}
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -134,7 +134,7 @@ def _purses(session: Session, booking: Booking) -> list[Purse]:
         .order_by(Balance.id)
         .with_for_update(of=Balance)
         .execution_options(populate_existing=True)
-    ).tuples()
+    )
     balances = dict(rows.all())
     # Read after the lock: holds change only under it.
     holds = {

@@ -135,9 +135,7 @@ def _lock(session: Session, history: History) -> Accounts:
             title=history.lease.project[:100] + ": beyond what was set aside",
         ),
     )
-    grants = session.execute(
-        select(Grant.account_id, Grant.commodity).where(Grant.project_id == order.project_id)
-    ).tuples()
+    grants = session.execute(select(Grant.account_id, Grant.commodity).where(Grant.project_id == order.project_id))
     currencies = session.scalars(
         select(RateCardVersion.currency).where(RateCardVersion.provider_id == provider.id).distinct()
     )
@@ -211,5 +209,5 @@ def _left(session: Session, order: Order) -> str:
         .where(MoneyHold.order_id == order.id, MoneyHold.released_at.is_(None))
         .group_by(Balance.commodity)
         .order_by(Balance.commodity)
-    ).tuples()
+    )
     return ", ".join(str(Amount.of(value, code)) for code, value in rows) or "nothing"

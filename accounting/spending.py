@@ -125,7 +125,7 @@ def _grants(session: Session, project_id: UUID, accrued: Accrued) -> list[GrantS
         .where(Grant.project_id == project_id)
         .order_by(Grant.position)
         .execution_options(populate_existing=True)
-    ).tuples()
+    )
     shares = _shares(session, project_id, accrued)
     found = []
     for grant, balance in rows:
@@ -153,7 +153,7 @@ def _shares(session: Session, project_id: UUID, accrued: Accrued) -> dict[UUID, 
     None where an order that it pays for has a machine without a known price.
     """
     orders: dict[UUID, list[tuple[Amount, ...] | None]] = defaultdict(list)
-    for lease_id, order_id in session.execute(select(Lease.id, Lease.order_id).where(Lease.id.in_(accrued))).tuples():
+    for lease_id, order_id in session.execute(select(Lease.id, Lease.order_id).where(Lease.id.in_(accrued))):
         orders[order_id].append(accrued[lease_id])
     holds = session.execute(
         select(MoneyHold.order_id, MoneyHold.balance_id, MoneyHold.remaining, Balance.commodity)
@@ -161,7 +161,7 @@ def _shares(session: Session, project_id: UUID, accrued: Accrued) -> dict[UUID, 
         .join(Grant, Grant.account_id == Balance.account_id)
         .where(Grant.project_id == project_id, MoneyHold.released_at.is_(None))
         .order_by(MoneyHold.order_id, Grant.position)
-    ).tuples()
+    )
     left = {
         (order_id, amount.commodity.code): amount.value
         for order_id, parts in orders.items()
@@ -187,7 +187,7 @@ def _leases(session: Session, project_id: UUID, accrued: Accrued) -> list[LeaseS
         .where(Charge.project_id == project_id)
         .group_by(Charge.lease_id, Charge.billing_currency)
         .order_by(Charge.billing_currency)
-    ).tuples():
+    ):
         charged[lease_id].append(Amount.of(cost, currency))
     rows = session.execute(
         select(Lease, WorkloadRow.name, Site.name)
@@ -196,7 +196,7 @@ def _leases(session: Session, project_id: UUID, accrued: Accrued) -> list[LeaseS
         .join(Site, Site.id == Lease.site_id)
         .where(Order.project_id == project_id)
         .order_by(Lease.made_at, Lease.id)
-    ).tuples()
+    )
     return [
         LeaseSpend(
             lease_id=lease.id,
@@ -217,5 +217,5 @@ def _overdraft(session: Session, project_id: UUID) -> Sequence[Amount]:
         .join(Account, Account.id == Balance.account_id)
         .where(Account.key == f"overdraft:{project_id}", Balance.posted != 0)
         .order_by(Balance.commodity)
-    ).tuples()
+    )
     return [Amount.of(value, code) for code, value in rows]
