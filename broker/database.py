@@ -48,8 +48,8 @@ class _Fault:
 _FAULTS: Final = (
     _Fault(
         r"password authentication failed|no password supplied",
-        "the password for role {role} is wrong or missing",
-        "Correct the password in the database's URL.",
+        "the password for role {role} is wrong or missing, or there is no such role",
+        "Correct role and password in the database's URL, or create the role (CREATE ROLE ... LOGIN PASSWORD ...).",
     ),
     _Fault(
         r'role ".*" does not exist',
@@ -158,8 +158,14 @@ def parse_url(url: str, *, variable: str = "LEEWAY_DATABASE_URL") -> URL:
 
 
 def libpq_url(url: str) -> str:
-    """The same address for whoever hands it to libpq itself (psycopg, Procrastinate, psql). Holds the password."""
-    return parse_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    """The same address, with the same limits, for who connects without SQLAlchemy (Procrastinate). Holds the password.
+
+    SQLAlchemy writes a space as it is, or as a plus; libpq reads neither.
+    """
+    parsed = parse_url(url)
+    limited = parsed.set(drivername="postgresql").update_query_dict({"options": _options(parsed, _LIMITS)})
+    place, _, query = limited.render_as_string(hide_password=False).partition("?")
+    return f"{place.replace(' ', '%20')}?{query.replace('+', '%20')}"
 
 
 def engine(url: str, *, pool_size: int = 10, application_name: str = "leeway") -> Engine:
@@ -192,9 +198,8 @@ def single_use_engine(url: str, *, application_name: str, is_migration: bool = F
 
 
 def _arguments(url: URL, limits: Mapping[str, str], application_name: str) -> dict[str, Any]:
-    own = str(url.query.get("options", ""))
     return {
-        "options": " ".join([own, *(f"-c {name}={value}" for name, value in limits.items())]).strip(),
+        "options": _options(url, limits),
         "application_name": application_name,
         "connect_timeout": _CONNECT_SECONDS,
         # A server that vanished without a word is noticed after 30 s instead of two hours.
@@ -205,12 +210,20 @@ def _arguments(url: URL, limits: Mapping[str, str], application_name: str) -> di
     }
 
 
+def _options(url: URL, limits: Mapping[str, str]) -> str:
+    """What the address asks for itself, and then the limits: the last one wins."""
+    return " ".join(
+        [str(url.query.get("options", "")), *(f"-c {name}={value}" for name, value in limits.items())]
+    ).strip()
+
+
 def _explaining(made: Engine) -> Engine:
     """Let a failure to connect say what is wrong and what to do."""
 
     def explain(context: sa.engine.ExceptionContext) -> None:
         error = context.original_exception
-        if context.connection is None and isinstance(error, psycopg.OperationalError):
+        is_connecting = context.connection is None and not context.is_pre_ping  # a failed ping leads to a new attempt
+        if is_connecting and isinstance(error, psycopg.OperationalError):
             raise _explained(error, made.url) from error
 
     sa.event.listen(made, "handle_error", explain)

@@ -30,27 +30,24 @@ QUEUE_PREFIX: Final = "procrastinate_"  # its tables are made by its own SQL, so
 _TURN: Final = 0x4C656577  # "Leew", the advisory lock under which one process migrates at a time
 _TURN_SECONDS: Final = 120
 _UPGRADE_HINT: Final = "Run `leeway db upgrade`."
+_OUTDATED_QUEUE: Final = "The queue's tables were made by another version of Procrastinate."
 _DROP_QUEUE: Final = """
 DO $$
 DECLARE
-    statement text;
+    here CONSTANT oid := current_schema()::regnamespace;
+    item record;
 BEGIN
-    FOR statement IN
-        SELECT format('DROP TABLE %I CASCADE', relname) FROM pg_class
-         WHERE relnamespace = current_schema()::regnamespace AND starts_with(relname, 'procrastinate_')
-           AND relkind = 'r'
-        UNION ALL
-        SELECT format('DROP FUNCTION %s CASCADE', oid::regprocedure) FROM pg_proc
-         WHERE pronamespace = current_schema()::regnamespace AND starts_with(proname, 'procrastinate_')
-    LOOP
-        EXECUTE statement;
+    FOR item IN SELECT oid::regprocedure AS name FROM pg_proc
+                 WHERE pronamespace = here AND starts_with(proname, 'procrastinate_') LOOP
+        EXECUTE format('DROP FUNCTION %s CASCADE', item.name);
     END LOOP;
-    FOR statement IN
-        SELECT format('DROP TYPE %I CASCADE', typname) FROM pg_type
-         WHERE typnamespace = current_schema()::regnamespace AND starts_with(typname, 'procrastinate_')
-           AND typcategory IN ('E', 'C')
-    LOOP
-        EXECUTE statement;
+    FOR item IN SELECT oid::regclass AS name FROM pg_class
+                 WHERE relnamespace = here AND relkind = 'r' AND starts_with(relname, 'procrastinate_') LOOP
+        EXECUTE format('DROP TABLE %s CASCADE', item.name);
+    END LOOP;
+    FOR item IN SELECT oid::regtype AS name FROM pg_type
+                 WHERE typnamespace = here AND typcategory IN ('E', 'C') AND starts_with(typname, 'procrastinate_') LOOP
+        EXECUTE format('DROP TYPE %s CASCADE', item.name);
     END LOOP;
 END
 $$
@@ -83,6 +80,8 @@ def check(url: str) -> list[str]:
             return [
                 f"The schema is at revision {current or 'none'}, this code needs {head_revision()}. {_UPGRADE_HINT}"
             ]
+        if _queue_is_outdated(connection):
+            return [f"{_OUTDATED_QUEUE} {_UPGRADE_HINT}"]
         connection.rollback()
         try:
             command.check(configuration(connection=connection))
@@ -99,7 +98,10 @@ def require_current(url: str) -> None:
     """
     with inspecting(url) as connection:
         current = revision_of(connection)
+        queue_is_outdated = _queue_is_outdated(connection)
     _require_known(current)
+    if queue_is_outdated:
+        raise SetupError(_OUTDATED_QUEUE, hint=_UPGRADE_HINT)
     if current != head_revision():
         found = "no tables yet" if current is None else f"the tables of an older Leeway (revision {current})"
         raise SetupError(f"The database has {found}; this one needs revision {head_revision()}.", hint=_UPGRADE_HINT)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +94,33 @@ class PostgresForTests:
             is_embedded=True,
         )
 
+    def let_in(self, role: str, *, database: str) -> str:
+        """The address of one more role. It is let in from now on."""
+        for name, line in (
+            ("pg_hba.conf", f'local all "{role}" peer map=leeway\n'),
+            ("pg_ident.conf", f'leeway /^.*$ "{role}"\n'),
+        ):
+            file = self.server.cluster / name
+            if line not in file.read_text():
+                file.write_text(file.read_text() + line)
+        self.reload()
+        with self.admin.connect() as connection:
+            connection.exec_driver_sql(f'GRANT CONNECT ON DATABASE "{database}" TO "{role}"')
+        return self.server.url(role, database=database)
+
+    def reload(self) -> None:
+        """Have the server read its files again, and wait until it has."""
+        with self.admin.connect() as connection:
+            before = connection.scalar(sa.text("SELECT pg_conf_load_time()"))
+            connection.exec_driver_sql("SELECT pg_reload_conf()")
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            with self.admin.connect() as connection:  # each process has its own time; a new one has the postmaster's
+                if connection.scalar(sa.text("SELECT pg_conf_load_time()")) != before:
+                    return
+            time.sleep(0.02)
+        raise TimeoutError("PostgreSQL did not read its configuration again")
+
     def superuser(self, name: str) -> Engine:
         """An engine of the superuser on one database, in autocommit."""
         url = self.server.url(SUPERUSER, database=name)
@@ -120,7 +148,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     data_dir = _data_dir(factory.getbasetemp())
     if data_dir.exists():
         EmbeddedServer(data_dir, durable=False).stop(even_if_used=True)
-        shutil.rmtree(data_dir)
+        with contextlib.suppress(FileNotFoundError):  # pytest may be clearing its old directories at the same time
+            shutil.rmtree(data_dir)
 
 
 @pytest.fixture(scope="session")
