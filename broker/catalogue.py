@@ -115,7 +115,7 @@ def import_rate_card(session: Session, document: RateCardDocument, *, now: datet
         .order_by(RateCardVersion.number.desc())
         .limit(1)
     ).one_or_none()
-    if last is not None and last.digest == document.digest:
+    if last is not None and last.digest == document.digest():
         return last
     if last is not None and document.valid_from <= last.valid_from:
         raise Conflict(
@@ -132,7 +132,7 @@ def import_rate_card(session: Session, document: RateCardDocument, *, now: datet
         currency=document.currency.code,
         valid_from=document.valid_from,
         bills={state: plain(share) for state, share in document.bills.items()},
-        digest=document.digest,
+        digest=document.digest(),
         made_at=now,
         prices=[row for price in document.prices.values() for row in _price_rows(price)],
     )
@@ -219,9 +219,7 @@ def _cards_in_force(session: Session, now: datetime) -> dict[UUID, RateCard]:
 def snapshot(session: Session, *, now: datetime) -> Catalogue:
     """Everything that can be bought at `now`, with quota and prices; equal digests mean equal contents."""
     cards = _cards_in_force(session, now)
-    sites = (
-        session.execute(select(Site, Provider).join(Provider).where(Site.is_enabled).order_by(Site.name)).tuples().all()
-    )
+    sites = session.execute(select(Site, Provider).join(Provider).where(Site.is_enabled).order_by(Site.name)).all()
     versions = {
         version.site_id: version
         for version in session.scalars(

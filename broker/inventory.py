@@ -239,7 +239,7 @@ def _live_servers(session: Session, turn: Turn) -> list[tuple[Lease, str]]:
         .with_for_update(of=Lease)
         .execution_options(populate_existing=True)
     )
-    return [(lease, remote_id) for lease, remote_id in found.tuples() if remote_id is not None]
+    return [(lease, remote_id) for lease, remote_id in found if remote_id is not None]
 
 
 def _record_strays(session: Session, turn: Turn, listing: Listing, *, installation: UUID) -> set[UUID]:

@@ -283,7 +283,7 @@ def _hold_with(session: Session, order: Order, lease: Lease, following: QuoteOff
         .join(QuoteOffer, QuoteOffer.id == Lease.quote_offer_id)
         .where(Lease.order_id == order.id)
         .order_by(Lease.member, Lease.made_at)
-    ).tuples()
+    )
     latest = dict(offers.all()) | {lease.member: following.hold}
     total = sum(latest.values(), Decimal(0)) / order.members
     return Amount.of(total, following.commodity)

@@ -44,9 +44,7 @@ def free_quota(session: Session, pools: Iterable[QuotaPool]) -> dict[UUID, Decim
                 QuotaHold.counted_at.is_(None),
             )
             .group_by(QuotaHold.pool_id)
-        )
-        .tuples()
-        .all()
+        ).all()
     )
     return {
         pool.id: None if pool.quota is None else pool.quota - pool.used - held.get(pool.id, Decimal(0))

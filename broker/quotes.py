@@ -15,7 +15,7 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session, selectinload
 
-from broker.catalogue import digest, snapshot
+from broker.catalogue import snapshot
 from broker.errors import NotFound
 from broker.models.people import Project
 from broker.models.workloads import Quote, QuoteOffer, WorkloadRow
@@ -23,7 +23,7 @@ from broker.placement import Assumptions, Candidate, CostLine, Ranking, Workload
 from broker.ports import Facts, Placer
 from broker.values import plain
 from broker.workloads import document as canonical
-from broker.workloads import parse
+from broker.workloads import parse, workload_digest
 
 # Stored per quote: the best of all, and the best of every site.
 BEST = 20
@@ -74,7 +74,11 @@ def make_quote(session: Session, document: str | Mapping[str, Any], quoting: Quo
     made = preview(session, document, quoting, now=now)
     text = canonical(made.workload)
     workload = WorkloadRow(
-        project_id=made.project_id, name=made.workload.name, document=text, digest=digest(text), made_at=now
+        project_id=made.project_id,
+        name=made.workload.name,
+        document=text,
+        digest=workload_digest(made.workload),
+        made_at=now,
     )
     session.add(workload)
     session.flush()

@@ -54,7 +54,7 @@ def sweep(session: Session, services: Services, now: datetime) -> None:
 def cut_months(session: Session, services: Services, now: datetime) -> None:
     """Wake accounting for leases whose open segment began in an earlier month."""
     opened = select(Segment.lease_id, Segment.starts_at).where(Segment.ends_at.is_(None))
-    for lease_id, starts_at in session.execute(opened).tuples().all():
+    for lease_id, starts_at in session.execute(opened).all():
         if month_starts(Period(starts_at, max(now, starts_at))):
             services.jobs.defer(session, SETTLE, str(lease_id))
 
