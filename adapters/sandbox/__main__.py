@@ -20,7 +20,10 @@ _PR_SET_PDEATHSIG = 1
 
 
 def _die_with_parent() -> None:
-    """Ask Linux for SIGTERM when the parent ends; end at once when it just has."""
+    """Ask Linux for SIGTERM when the parent ends; end at once when it just has.
+
+    To Linux the parent is the thread that started this process: start it from one that lives as long as needed.
+    """
     parent = os.getppid()
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM) != 0:
@@ -52,6 +55,11 @@ def _announce(config: CloudConfig, port: int, port_file: Path | None) -> None:
     sys.stdout.flush()
 
 
+def _refuse(reason: str) -> int:
+    sys.stderr.write(f"sandbox: {reason}\n")
+    return 2
+
+
 def main() -> int:
     """0 after a signal, 2 when it cannot start."""
     arguments = _arguments()
@@ -62,11 +70,16 @@ def main() -> int:
     try:
         config = profile(arguments.profile) if arguments.profile else from_file(arguments.config)
         cloud = new_cloud(config)
+    except ConfigError as error:
+        return _refuse(str(error))
+    try:
         listener = listen(arguments.port)
+    except (OSError, OverflowError) as error:
+        return _refuse(f"--port: port {arguments.port} cannot be had ({error}); choose another, or 0 for a free one")
+    try:
         _announce(config, listener.getsockname()[1], arguments.port_file)
-    except (ConfigError, OSError, OverflowError) as error:
-        sys.stderr.write(f"sandbox: {error}\n")
-        return 2
+    except OSError as error:
+        return _refuse(f"--port-file: {arguments.port_file} cannot be written ({error.strerror}); choose another place")
     serve(cloud, listener)
     return 0
 

@@ -25,7 +25,7 @@ class FaultKind(StrEnum):
     SERVER_ERROR = "500"
     CUT = "cut"  # the connection ends without an answer; nothing was done
     ANSWER_LOST = "answer_lost"  # the request is carried out, then the connection ends without an answer
-    HIDDEN = "hidden"  # what this request creates is not shown by lists and GETs for `seconds`
+    HIDDEN = "hidden"  # the server, port or floating IP made by this request is in no list or GET for `seconds`
     LOST_LINK = "lost_link"  # a page without the link to the next one
     SHORT_PAGE = "short_page"  # half of a page's items are missing; the next link is as if they had been there
     FOREIGN_JSON = "foreign_json"  # 200 with the JSON of something else

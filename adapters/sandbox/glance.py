@@ -23,7 +23,7 @@ def show_versions(call: Call) -> Reply:
         {"id": f"v2.{minor}", "status": status, "links": [{"rel": "self", "href": f"{call.base_url}/image/v2/"}]}
         for minor, status in ((15, "CURRENT"), (13, "SUPPORTED"), (9, "SUPPORTED"), (2, "SUPPORTED"), (0, "SUPPORTED"))
     ]
-    return Reply(300 if call.path.count("/") < 3 else 200, {"versions": versions})
+    return Reply(300 if call.path.rstrip("/") == "/image" else 200, {"versions": versions})
 
 
 def image_document(image: Image) -> dict[str, Any]:

@@ -149,10 +149,11 @@ def _quota_rows(call: Call, project: Project) -> dict[str, tuple[int, int]]:
         "security_group": (quota.security_groups, cloud.security_groups),
         "security_group_rule": (quota.security_group_rules, cloud.security_group_rules),
     }
-    return {
+    rows = {
         name: (limit, sum(item.project_id == project.id for item in table.values()))
         for name, (limit, table) in tables.items()
     }
+    return rows | {"router": (10, 0), "rbac_policy": (10, 0), "subnetpool": (-1, 0)}  # nobody can make one here
 
 
 def _own_project(call: Call) -> Project:
