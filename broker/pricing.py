@@ -14,6 +14,9 @@ from uuid import UUID
 from broker.errors import InvalidInput, PriceUnknown
 from broker.values import Amount, Commodity, Period, Quantity, Unit, exact
 
+# Units that count time; for the others the count itself is the quantity.
+_TIMED = frozenset({Unit.HOUR, Unit.SECOND, Unit.GIB_HOUR, Unit.CORE_HOUR})
+
 
 @dataclass(frozen=True, slots=True)
 class Tier:
@@ -152,9 +155,9 @@ def amount(
     price = card.price(sku)
     with exact():
         value = count
-        if price.unit in (Unit.HOUR, Unit.GIB_HOUR, Unit.CORE_HOUR):
-            billed = billed_time(price, period)
-            value = count * Period(period.start, period.start + billed).hours.value
+        if price.unit in _TIMED:
+            billed = Period(period.start, period.start + billed_time(price, period))
+            value = count * (billed.seconds if price.unit is Unit.SECOND else billed.hours).value
         parts = tuple(_through_tiers(price, value, already_used, share=share, currency=card.currency))
         total = Amount.total((part.amount for part in parts), card.currency)
     return PriceParts(sku=sku, billed=Quantity(value, price.unit), parts=parts, total=total)

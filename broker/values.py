@@ -22,6 +22,8 @@ PRECISION = 50
 STORED = Decimal("0.000000001")
 
 _EXACT = Context(prec=PRECISION, rounding=ROUND_HALF_UP)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 _CURRENCY = re.compile(r"[A-Z]{3}")
 _ALLOCATION_UNIT = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,30}@[a-z0-9][a-z0-9.-]{0,60}")
 # ASCII only, and no underscores: what Decimal reads beyond that is no spelling that a person means.
@@ -283,10 +285,17 @@ class Period:
 
     @property
     def hours(self) -> Quantity:
-        """The exact duration in hours: whole microseconds over 3.6e9."""
-        length = self.length
-        microseconds = (length.days * 86_400 + length.seconds) * 1_000_000 + length.microseconds
-        return Quantity(_EXACT.divide(Decimal(microseconds), Decimal(3_600_000_000)), Unit.HOUR)
+        """The duration in hours, to 1e-18, such that the parts of a split period add up exactly.
+
+        A third of an hour has no exact decimal. Both ends are rounded on one scale, hours since 1970, then subtracted:
+        whatever was rounded off at the end of one part is what the next one begins with. Whole hours are exact.
+        """
+        return Quantity(_EXACT.subtract(_hours_since_1970(self.end), _hours_since_1970(self.start)), Unit.HOUR)
+
+    @property
+    def seconds(self) -> Quantity:
+        """The exact duration in seconds."""
+        return Quantity(Decimal(self.length // _MICROSECOND).scaleb(-6, context=_EXACT), Unit.SECOND)
 
     def contains(self, moment: datetime) -> bool:
         """True for start <= moment < end."""
@@ -299,6 +308,12 @@ class Period:
             yield Period(start, cut)
             start = cut
         yield Period(start, self.end)
+
+
+def _hours_since_1970(moment: datetime) -> Decimal:
+    """Rounded down to 1e-18: nine digits below what is stored."""
+    steps = (moment - _EPOCH) // _MICROSECOND * 10**18 // 3_600_000_000
+    return Decimal(steps).scaleb(-18, context=_EXACT)
 
 
 def month_starts(period: Period) -> list[datetime]:

@@ -211,10 +211,20 @@ class TestPeriod:
         assert night.hours == Quantity(Decimal(25), Unit.HOUR)
         assert night.start.tzinfo is UTC
 
+    @given(PERIODS, st.lists(MOMENTS, max_size=8))
+    def test_the_hours_of_the_parts_add_up_exactly(self, period: Period, cuts: list[datetime]) -> None:
+        parts = [Fraction(part.hours.value) for part in period.split(cuts)]
+        assert sum(parts) == Fraction(period.hours.value)
+
     @given(PERIODS)
-    def test_hours_are_exact_to_the_last_digit_kept(self, period: Period) -> None:
-        exact = Fraction(period.length // timedelta(microseconds=1), 3_600_000_000)
-        assert abs(Fraction(period.hours.value) - exact) <= max(exact, 1) / 10**49
+    def test_hours_and_seconds_are_the_length(self, period: Period) -> None:
+        seconds = Fraction(period.length // timedelta(microseconds=1), 10**6)
+        assert Fraction(period.seconds.value) == seconds
+        assert abs(Fraction(period.hours.value) - seconds / 3600) <= Fraction(1, 10**18)
+
+    @given(MOMENTS, st.integers(min_value=0, max_value=100_000))
+    def test_whole_hours_are_whole_wherever_they_begin(self, start: datetime, hours: int) -> None:
+        assert Period(start, start + timedelta(hours=hours)).hours.value == hours
 
     def test_refusals(self) -> None:
         noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
