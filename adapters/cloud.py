@@ -124,8 +124,11 @@ def _aware(text: str) -> datetime:
 
 def utc(text: Any) -> datetime | None:
     """An ISO 8601 time as clouds write it; without an offset it is UTC. None where it is missing or unreadable."""
-    if not isinstance(text, str):
-        return None
+    return _utc(text) if isinstance(text, str) else None
+
+
+@lru_cache(maxsize=20_000)  # as for the tags
+def _utc(text: str) -> datetime | None:
     try:
         moment = datetime.fromisoformat(text)
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

@@ -36,40 +36,39 @@ def part_path(kind: PartKind, remote_id: str) -> tuple[Service, str, str]:
 
 
 def read_server(server: Document) -> RemoteMachine:
-    """One server, as the list in detail and the GET by id show it."""
-    flavor, fault = server.get("flavor"), server.get("fault")
-    return RemoteMachine(
-        PartKind.SERVER,
-        server["id"],
-        server.get("name") or "",
-        tags_in_metadata(server.get("metadata")),
-        machine_state(server),
-        str(server.get("status")),
-        flavor.get("id") if isinstance(flavor, dict) else None,
-        utc(server.get("created")),
-        utc(server.get("OS-SRV-USG:launched_at")),
-        _addresses(server.get("addresses")),
-        fault.get("message") if isinstance(fault, dict) else None,
-    )
+    """One server, as the list in detail and the GET by id show it.
+
+    Raises:
+        SiteUnknown: a field is of another form than Nova's.
+    """
+    try:
+        fault = server.get("fault")
+        return RemoteMachine(
+            PartKind.SERVER,
+            server["id"],
+            server.get("name") or "",
+            tags_in_metadata(server.get("metadata")),
+            machine_state(server),
+            server["status"],
+            server["flavor"].get("id"),
+            utc(server.get("created")),
+            utc(server.get("OS-SRV-USG:launched_at")),
+            _addresses(server.get("addresses")),
+            fault.get("message") if fault else None,
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise foreign("reading a server", f"{server.get('id')} is not as Nova writes it") from error
 
 
 def _addresses(networks: Any) -> tuple[str, ...]:
     """Floating addresses first: they are the ones that a person can reach."""
-    if not isinstance(networks, dict):
+    if not networks:
         return ()
-    fixed: list[str] = []
-    floating: list[str] = []
-    for entries in networks.values():
-        for entry in entries:
-            (floating if entry.get("OS-EXT-IPS:type") == "floating" else fixed).append(entry["addr"])
-    return (*floating, *fixed)
-
-
-def _read_checked_server(server: Document) -> RemoteMachine:
-    try:
-        return read_server(server)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise foreign("reading a server", f"{server['id']} is not as Nova writes it") from error
+    entries = [entry for entries in networks.values() for entry in entries]
+    if len(entries) == 1:
+        return (entries[0]["addr"],)
+    entries.sort(key=lambda entry: entry.get("OS-EXT-IPS:type") != "floating")
+    return tuple([entry["addr"] for entry in entries])
 
 
 def _read_port(port: Document) -> RemotePart:
@@ -89,13 +88,26 @@ def _read_key_pair(pair: Document) -> RemotePart:
 _READERS = {
     PartKind.KEY_PAIR: _read_key_pair,
     PartKind.PORT: _read_port,
-    PartKind.SERVER: _read_checked_server,
+    PartKind.SERVER: read_server,
     PartKind.ADDRESS: _read_address,
 }
 
 
+def _is_ours(*texts: Any) -> bool:
+    """Whether name or description may be of Leeway: quick, because most are not."""
+    return any(isinstance(text, str) and "leeway" in text for text in texts)
+
+
 def _if_ours(part: RemotePart) -> RemotePart | None:
     return part if part.tags or lease_in(part.name) else None
+
+
+def _our_port(port: Document) -> RemotePart | None:
+    return _if_ours(_read_port(port)) if _is_ours(port.get("name"), port.get("description")) else None
+
+
+def _our_address(address: Document) -> RemotePart | None:
+    return _if_ours(_read_address(address)) if _is_ours(address.get("description")) else None
 
 
 # --- one part ----------------------------------------------------------------------------------------------------
@@ -153,7 +165,7 @@ def _find_servers(session: Session, lease: UUID, port_id: str | None, deadline: 
     call = get(Service.COMPUTE, "/servers/detail", doing, name=part_name(lease))
     found = {
         server.remote_id: server
-        for server in session.all(call, "servers", _read_checked_server, deadline)
+        for server in session.all(call, "servers", read_server, deadline)
         if _is_of(server, lease)
     }
     port = part_document(session, PartKind.PORT, port_id, deadline) if port_id else None
@@ -173,15 +185,16 @@ def listing(session: Session, deadline: Deadline) -> Listing:
     token = session.token(deadline)
     servers = get(Service.COMPUTE, "/servers/detail", "listing the servers")
     # `project_id`: an administrator's credential would list everybody's.
-    ports = get(Service.NETWORK, "/v2.0/ports", "listing the ports", project_id=token.project_id)
+    fields = ("id", "name", "description")  # a port is ten times as long, and there is one for every server
+    ports = get(Service.NETWORK, "/v2.0/ports", "listing the ports", project_id=token.project_id, fields=fields)
     addresses = get(Service.NETWORK, "/v2.0/floatingips", "listing the addresses", project_id=token.project_id)
     return Listing(
         scope=f"{session.site.region or ''}/{token.project_id}",
-        machines=tuple(session.all(servers, "servers", _read_checked_server, deadline)),
+        machines=tuple(session.all(servers, "servers", read_server, deadline)),
         parts=(
             *_key_pairs(session, deadline),
-            *session.all(ports, "ports", lambda port: _if_ours(_read_port(port)), deadline),
-            *session.all(addresses, "floatingips", lambda address: _if_ours(_read_address(address)), deadline),
+            *session.all(ports, "ports", _our_port, deadline),
+            *session.all(addresses, "floatingips", _our_address, deadline),
         ),
     )
 

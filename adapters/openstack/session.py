@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -45,13 +45,13 @@ class Call:
     method: str
     path: str
     doing: str
-    query: dict[str, str] = field(default_factory=dict)
+    query: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
     body: Document | None = None
     microversion: str | None = None
     expect: frozenset[int] = frozenset({200})
 
 
-def get(service: Service, path: str, doing: str, **query: str) -> Call:
+def get(service: Service, path: str, doing: str, **query: str | tuple[str, ...]) -> Call:
     """A reading request."""
     return Call(service, "GET", path, doing, query=query)
 
@@ -126,14 +126,25 @@ class Session:
         for _ in range(_RESTARTS):
             found: dict[str, Value | None] = {}
             try:
-                for items in every_page(lambda marker: self._page(call, key, marker, deadline), doing=call.doing):
-                    found.update((item["id"], convert(item)) for item in items)
+                for page in every_page(
+                    lambda marker: self._page(call, key, marker, convert=convert, deadline=deadline), doing=call.doing
+                ):
+                    found.update(page)
             except _MarkerGoneError:
                 continue
             return [value for value in found.values() if value is not None]
         raise SiteUnknown(f"{call.doing}: the list changed under every one of {_RESTARTS} readings")
 
-    def _page(self, call: Call, key: str, marker: str | None, deadline: Deadline) -> tuple[list[Document], str | None]:
+    def _page(
+        self,
+        call: Call,
+        key: str,
+        marker: str | None,
+        *,
+        convert: Callable[[Document], Value | None],
+        deadline: Deadline,
+    ) -> tuple[list[tuple[str, Value | None]], str | None]:
+        """One page, converted here so that its JSON (megabytes) is freed before the next one comes."""
         query = {**call.query, "limit": str(PAGE)} | ({"marker": marker} if marker else {})
         page = Call(call.service, call.method, call.path, call.doing, query=query, microversion=call.microversion)
         try:
@@ -144,12 +155,12 @@ class Session:
             raise
         items = list_of(document, key, call.doing)
         if not items:
-            return items, None
+            return [], None
         last: str = items[-1]["id"]
         said = _next_marker(document, key)
         if said not in (None, last):
             raise foreign(call.doing, f"a page ends at {last}, its link goes on from {said}: something is missing")
-        return items, last
+        return [(item["id"], convert(item)) for item in items], last
 
     def _ask(self, channel: dict[Service, SiteConnection], call: Call, token: Token, deadline: Deadline) -> Answer:
         headers = {"X-Auth-Token": token.value, "Accept": "application/json"}
@@ -159,7 +170,7 @@ class Session:
         if call.body is not None:
             headers["Content-Type"] = "application/json"
             body = json.dumps(call.body).encode()
-        path = f"{call.path}?{urlencode(call.query)}" if call.query else call.path
+        path = f"{call.path}?{urlencode(call.query, doseq=True)}" if call.query else call.path
         connection = self._connection(channel, call.service, self.root(call.service, token))
         return connection.send(call.method, path, body=body, headers=headers, deadline=deadline, doing=call.doing)
 

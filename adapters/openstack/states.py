@@ -51,7 +51,8 @@ def machine_state(server: dict[str, Any]) -> MachineState:
     """The state of a server as Nova shows it. What is not known is UNKNOWN, never gone."""
     if server.get("OS-EXT-STS:task_state") in _DELETING_TASKS:
         return MachineState.DELETING
-    state = _BY_STATUS.get(server.get("status", ""))
-    if state is None:
-        state = _BY_VM_STATE.get(server.get("OS-EXT-STS:vm_state") or "")
-    return state or MachineState.UNKNOWN
+    return (
+        _BY_STATUS.get(server.get("status", ""))
+        or _BY_VM_STATE.get(server.get("OS-EXT-STS:vm_state") or "")
+        or MachineState.UNKNOWN
+    )
