@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import zip_longest
 from uuid import UUID
 
 from broker.models.leases import LeaseState
@@ -101,7 +102,7 @@ def meter(sightings: Iterable[Sighting], by: Meter) -> list[Use]:
     """
     changes = list(_changes(sorted(sightings, key=lambda sighting: sighting.seen_at), by.made_at))
     uses: list[Use] = []
-    for change, following in zip(changes, (*changes[1:], None), strict=True):
+    for change, following in zip_longest(changes, changes[1:]):
         end = following.start if following else None
         if change.state in _NOTHING or change.start == end:
             continue
