@@ -18,8 +18,10 @@ from accounting.holds import GrantLedger
 from accounting.settle import settle
 from adapters.registry import Registry
 from adapters.sandbox import SandboxCloud, running
-from adapters.sandbox.config import CloudConfig, Timing as CloudTiming
+from adapters.sandbox.config import CloudConfig
+from adapters.sandbox.config import Timing as CloudTiming
 from adapters.sandbox.profiles import DEMO_PASSWORD, aurora
+from broker import ratecards
 from broker.catalogue import import_rate_card
 from broker.database import database_now
 from broker.inventory import observe, take_turn
@@ -30,7 +32,6 @@ from broker.models.workloads import Order, Quote
 from broker.orders import Choice, place_order
 from broker.placement import Assumptions
 from broker.quotes import Quoting, make_quote
-from broker import ratecards
 from broker.reconcile import View, read, reconcile
 from broker.remote import Secret
 from broker.sites import Doors, NewSite, add_site
