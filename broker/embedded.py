@@ -103,6 +103,7 @@ class EmbeddedServer:
         self._durable = durable
         self._in_use = FileLock(self.data_dir / "in-use.lock")
         self._postmaster: Postmaster | None = None
+        self._socket_dir: Path | None = None
         self._account: Account | None = None
 
     def __enter__(self) -> Self:
@@ -155,7 +156,8 @@ class EmbeddedServer:
         Returns:
             Whether it was stopped.
         """
-        if not self.data_dir.is_dir():
+        if not self.data_dir.is_dir():  # deleted under it; PostgreSQL notices within a minute, and ends
+            self._drop_socket_dir()
             return False
         with self._acting():
             return self._leave(even_if_used=even_if_used)
@@ -186,13 +188,20 @@ class EmbeddedServer:
         last = self._in_use.try_exclusive()
         try:
             running = read_postmaster(self.cluster)
-            if running is None or not (last or even_if_used):
+            if running is not None and not (last or even_if_used):
                 return False
-            self._halt(running)
-            return True
+            if running is not None:
+                self._halt(running)
+            self._drop_socket_dir()
+            return running is not None
         finally:
             self._postmaster = None
             self._in_use.release()
+
+    def _drop_socket_dir(self) -> None:
+        if self._socket_dir is not None:
+            clear_socket_dir(self._socket_dir, remove=True)
+            self._socket_dir = None
 
     def _ensure_cluster(self) -> None:
         if self.cluster.exists():
@@ -246,6 +255,7 @@ class EmbeddedServer:
                 # Ours were replaced (a new venv): what it loads later would be missing. Others in it come first.
                 outdated = alone and not found.runs(binaries() / "postgres")
                 if not outdated and self._answers(found):
+                    self._socket_dir = found.socket_dir
                     log.info("using the PostgreSQL that runs already", extra={"pid": found.pid})
                     return found
                 self._halt(found)
@@ -270,7 +280,7 @@ class EmbeddedServer:
 
     def _launch(self) -> Postmaster:
         forget_reused_pid(self.cluster)
-        socket_dir = socket_dir_for(self.data_dir)
+        socket_dir = self._socket_dir = socket_dir_for(self.data_dir)
         clear_socket_dir(socket_dir)
         files = configuration(
             socket_dir, account_name=self._who().name, roles=(SUPERUSER, OWNER_ROLE, APPLICATION_ROLE),
@@ -290,7 +300,6 @@ class EmbeddedServer:
             with contextlib.suppress(FileNotFoundError):
                 result.stderr += self.log_file.read_bytes()[seen:].decode(errors="replace")
             if "still in use" not in result.stderr or time.monotonic() > deadline:
-                clear_socket_dir(socket_dir, remove=True)
                 self._check(result, "start")
             orphans(self.cluster, end=True)  # a postmaster was killed; its children have not noticed yet
             time.sleep(0.2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -14,11 +15,14 @@ from tests.conftest import PostgresForTests
 
 
 @pytest.fixture
-def data_dir(tmp_path: Path) -> Iterator[Path]:
-    """Where a test may run a server. Whatever the test does, none runs there afterwards."""
+def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where a test may run a server. Whatever the test does, no server and no socket is left of it."""
     path = tmp_path / "data"
-    yield path
-    EmbeddedServer(path).stop(even_if_used=True)
+    with tempfile.TemporaryDirectory(prefix="lw") as sockets:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", sockets)
+        yield path
+        EmbeddedServer(path).stop(even_if_used=True)
+        assert list(Path(sockets).iterdir()) == []
 
 
 @pytest.fixture

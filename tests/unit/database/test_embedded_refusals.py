@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -35,18 +36,36 @@ except SetupError as error:
 """
 
 
-def run(prefix: Sequence[str], data_dir: Path, *, python: str = sys.executable, path: str = "") -> str:
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": f"{ROOT}:{path}", "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(
-        [*prefix, python, "-c", RUN, str(data_dir)],
-        cwd="/",
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+def run(prefix: Sequence[str], data_dir: Path, *, python: str = sys.executable, path: str = "", uid: int = 0) -> str:
+    with private_dir(uid or os.geteuid()) as sockets:
+        environment = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": f"{ROOT}:{path}",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "XDG_RUNTIME_DIR": str(sockets),
+        }
+        done = subprocess.run(
+            [*prefix, python, "-c", RUN, str(data_dir)],
+            cwd="/",
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert list(sockets.iterdir()) == []
     return done.stdout + done.stderr
+
+
+@contextlib.contextmanager
+def private_dir(uid: int, *, prefix: str = "lw") -> Iterator[Path]:
+    """A directory of that account, on a short way that every account may go (pytest's are closed to others)."""
+    path = Path(tempfile.mkdtemp(prefix=prefix))
+    os.chown(path, uid, -1)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path)
 
 
 def refusal(data_dir: Path) -> str:
@@ -158,13 +177,9 @@ def test_an_ordinary_account(uid: int) -> None:
     python = next((name for name in candidates if _can_run(become, name, packages)), None)
     if python is None:
         pytest.skip("no interpreter that another account may run and that has these packages")
-    home = Path(tempfile.mkdtemp(prefix="leeway tests "))  # pytest's own directories are closed to that account
-    os.chown(home, uid, uid)
-    try:
-        assert run(become, home / "data", python=python, path=packages) == "served leeway_app\n"
-        assert run(become, home / "data", python=python, path=packages) == "served leeway_app\n"
-    finally:
-        shutil.rmtree(home)
+    with private_dir(uid, prefix="leeway tests ") as home:
+        for _ in range(2):
+            assert run(become, home / "data", python=python, path=packages, uid=uid) == "served leeway_app\n"
 
 
 def _can_run(become: Sequence[str], python: str, packages: str) -> bool:
