@@ -20,7 +20,7 @@ from broker.remote import Deadline, Fence, MachineSpec, PartKind, PartSpec, Tags
 
 _MADE = frozenset({200, 201, 202})
 _HOST_NAME = 63  # RFC 1123; cloud-init makes the server's name the host's
-_SERVER_GONE = frozenset({202, 204, 404})
+_TAKEN_AWAY = frozenset({202, 204, 404})
 
 
 def plan(machine: MachineSpec) -> tuple[PartSpec, ...]:
@@ -134,7 +134,7 @@ class Launcher:
         """Ask for deletion; gone already is fine."""
         service, path, _ = part_path(kind, remote_id)
         doing = f"deleting {kind} {remote_id}"
-        call = Call(service, "DELETE", path, doing, expect=frozenset({200, *_SERVER_GONE}))
+        call = Call(service, "DELETE", path, doing, expect=_TAKEN_AWAY)
         try:
             answer = self._session.send(call, deadline)
         except SiteConflict:

@@ -1,0 +1,193 @@
+"""The clouds that the contract suite runs against. A new adapter adds one line to `ADAPTERS`, and its function."""
+
+from __future__ import annotations
+
+import dataclasses
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import Enum, auto
+
+from adapters.registry import Registry
+from adapters.sandbox import SandboxCloud, profile, running
+from adapters.sandbox.config import Timing
+from broker.ports import CloudAdapter
+from broker.remote import Deadline, MachineSpec, PartKind, Secret, SiteAddress, Tags
+
+PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHJlYWQgdGhlIGNvbnRyYWN0IGZpcnN0LCB0aGVu alice@laptop"
+PAGE = 5  # machines in one page of the sandbox
+
+
+class Trouble(Enum):
+    """What can go wrong between us and a site."""
+
+    SLOW = auto()  # answers after 2 seconds
+    CUT = auto()  # nothing done, no answer
+    LOST = auto()  # done, no answer
+    SERVER_ERROR = auto()
+    FOREIGN_JSON = auto()
+    WEB_PAGE = auto()
+    UNAUTHORIZED = auto()
+    FORBIDDEN = auto()
+    BUSY = auto()  # come back in 7 seconds
+    GENERAL_404 = auto()  # in the API's form, but not about the thing
+    LOST_LINK = auto()  # a page that does not say that more follow
+    SHORT_PAGE = auto()  # a page that lacks some of its items
+    QUOTA = auto()
+    NO_CAPACITY = auto()  # accepted, then the machine fails
+    HIDDEN = auto()  # made, but not shown for half a second
+
+
+UNCLEAR = (
+    Trouble.SLOW,
+    Trouble.CUT,
+    Trouble.SERVER_ERROR,
+    Trouble.FOREIGN_JSON,
+    Trouble.WEB_PAGE,
+)
+
+
+class Occasion(Enum):
+    """The request that trouble meets."""
+
+    MAKE = auto()
+    LOOK = auto()
+    LIST = auto()
+    ANY = auto()
+
+
+def soon(seconds: float = 10.0) -> Deadline:
+    return Deadline.after(seconds)
+
+
+def new_tags() -> Tags:
+    until = datetime.now(UTC) + timedelta(days=3)
+    return Tags(uuid.uuid4(), uuid.uuid4(), uuid.uuid4(), "physik/Lauf 2 ü", until)
+
+
+@dataclass
+class ContractSite:
+    """One running cloud as the suite sees it."""
+
+    adapter: CloudAdapter
+    machine: MachineSpec
+    trouble: Callable[[Occasion, PartKind, Trouble, int | None], None]  # None: until calm
+    calm: Callable[[], None]
+    existing: Callable[[PartKind, uuid.UUID], int]  # by the cloud's own account
+    add_strangers: Callable[[int], None]
+    tags: Tags = field(default_factory=new_tags)
+
+    def launch(self, *, until: PartKind | None = None, tags: Tags | None = None) -> dict[PartKind, str]:
+        """Make the plan's parts in order, up to but without `until`."""
+        made: dict[PartKind, str] = {}
+        for part in self.adapter.plan(self.machine):
+            if part.kind is until:
+                break
+            made[part.kind] = self.make(part.kind, made, tags=tags)
+        return made
+
+    def make(self, kind: PartKind, made: dict[PartKind, str], *, tags: Tags | None = None) -> str:
+        return self.adapter.make(kind, self.machine, tags=tags or self.tags, made=made, deadline=soon())
+
+
+# --- openstack ---------------------------------------------------------------------------------------------------
+
+_FAULTS = {
+    Trouble.SLOW: ("slow", 2.0),
+    Trouble.CUT: ("cut", 0.0),
+    Trouble.LOST: ("answer_lost", 0.0),
+    Trouble.SERVER_ERROR: ("500", 0.0),
+    Trouble.FOREIGN_JSON: ("foreign_json", 0.0),
+    Trouble.WEB_PAGE: ("html", 0.0),
+    Trouble.UNAUTHORIZED: ("401", 0.0),
+    Trouble.FORBIDDEN: ("403", 0.0),
+    Trouble.BUSY: ("429", 7.0),
+    Trouble.GENERAL_404: ("404", 0.0),
+    Trouble.LOST_LINK: ("lost_link", 0.0),
+    Trouble.SHORT_PAGE: ("short_page", 0.0),
+    Trouble.QUOTA: ("quota", 0.0),
+    Trouble.NO_CAPACITY: ("no_capacity", 0.0),
+    Trouble.HIDDEN: ("hidden", 0.5),
+}
+_COLLECTIONS = {
+    PartKind.KEY_PAIR: ("compute", "/os-keypairs", "key_pair"),
+    PartKind.PORT: ("network", "/ports", "port"),
+    PartKind.SERVER: ("compute", "/servers", "server"),
+    PartKind.ADDRESS: ("network", "/floatingips", "floating_ip"),
+}
+
+
+def _request(occasion: Occasion, kind: PartKind) -> tuple[str | None, str | None, str | None]:
+    """Service, method and path of the request that an occasion is."""
+    service, path, _ = _COLLECTIONS[kind]
+    if occasion is Occasion.MAKE:
+        return service, "POST", f"{path}$"
+    if occasion is Occasion.LOOK:
+        return service, "GET", f"{path}/[0-9a-z-]*[0-9][0-9a-z-]*$"
+    if occasion is Occasion.LIST:
+        return service, "GET", f"{path}(/detail)?$"
+    return None, None, None
+
+
+def _openstack_site(cloud: SandboxCloud, registry: Registry) -> ContractSite:
+    address = SiteAddress(
+        uuid.uuid4(), "aurora", "openstack", cloud.auth_url, "aurora-1", uuid.uuid4(), {"settle_time": "0.8"}
+    )
+    secret = Secret({"username": "leeway", "password": "sandbox", "project_name": "leeway"})
+    adapter = registry.open(address, secret)
+
+    def trouble(occasion: Occasion, kind: PartKind, what: Trouble, times: int | None) -> None:
+        fault, seconds = _FAULTS[what]
+        service, method, path = _request(occasion, kind)
+        cloud.faults.add(fault, service=service, method=method, path=path, times=times, seconds=seconds)
+
+    def existing(kind: PartKind, lease: uuid.UUID) -> int:
+        noun = _COLLECTIONS[kind][2]
+        alive = cloud.log.alive(noun)
+        entries = [entry for entry in cloud.log.entries(kind=noun, event="created") if entry.id in alive]
+        return sum(lease.hex in entry.name for entry in entries)
+
+    def add_strangers(count: int) -> None:
+        cloud.add_foreign_servers(count)
+
+    flavor = next(item for item in adapter.offers(deadline=soon()) if item.name == "a1.small")
+    image = next(item for item in adapter.images(deadline=soon()) if item.logical == "ubuntu-24.04")
+    machine = MachineSpec(
+        name="Zug um Zug",
+        instance_type=flavor.remote_id,
+        image=image.remote_id,
+        public_address=True,
+        ssh_key=PUBLIC_KEY,
+        user_data="#cloud-config\n{}\n",
+    )
+    return ContractSite(
+        adapter=adapter,
+        machine=machine,
+        trouble=trouble,
+        calm=cloud.faults.clear,
+        existing=existing,
+        add_strangers=add_strangers,
+    )
+
+
+@contextmanager
+def openstack_on_sandbox() -> Iterator[Callable[[], ContractSite]]:
+    """A new project's worth of cloud at each call."""
+    config = dataclasses.replace(profile("aurora"), timing=Timing(), foreign_servers=2, page_limit=PAGE)
+    registry = Registry()
+    with running(config) as cloud:
+
+        def fresh() -> ContractSite:
+            cloud.reset(keep_identity=True)
+            cloud.faults.clear()
+            return _openstack_site(cloud, registry)
+
+        yield fresh
+    registry.close()
+
+
+ADAPTERS: dict[str, Callable[[], AbstractContextManager[Callable[[], ContractSite]]]] = {
+    "openstack": openstack_on_sandbox,
+}

@@ -1,0 +1,85 @@
+"""A claimed capability works, and the readings make sense together."""
+
+from __future__ import annotations
+
+import pytest
+
+from broker.errors import SiteError
+from broker.ports import CloudAdapter, Powers, Shelves
+from broker.remote import Capability, MachineState, PartKind, RemoteMachine
+from tests.contract.sites import ContractSite, new_tags, soon
+
+
+def state(site: ContractSite, remote_id: str) -> MachineState:
+    seen = site.adapter.look(PartKind.SERVER, remote_id, deadline=soon())
+    assert isinstance(seen, RemoteMachine)
+    return seen.state
+
+
+def test_stop_and_start_work_twice(site: ContractSite) -> None:
+    if Capability.POWER not in site.adapter.capabilities:
+        pytest.skip("not claimed")
+    adapter = site.adapter
+    assert isinstance(adapter, Powers)
+    machine = site.launch()[PartKind.SERVER]
+    for _ in range(2):
+        adapter.stop(machine, deadline=soon())
+        assert state(site, machine) is MachineState.STOPPED
+    for _ in range(2):
+        adapter.start(machine, deadline=soon())
+        assert state(site, machine) is MachineState.RUNNING
+
+
+def test_shelve_and_unshelve_work_twice(site: ContractSite) -> None:
+    if Capability.SHELVE not in site.adapter.capabilities:
+        pytest.skip("not claimed")
+    adapter = site.adapter
+    assert isinstance(adapter, Shelves)
+    machine = site.launch()[PartKind.SERVER]
+    for _ in range(2):
+        adapter.shelve(machine, deadline=soon())
+        assert state(site, machine) is MachineState.SHELVED
+    for _ in range(2):
+        adapter.unshelve(machine, deadline=soon())
+        assert state(site, machine) is MachineState.RUNNING
+
+
+def test_power_over_a_machine_that_is_not_there_is_an_error(site: ContractSite) -> None:
+    adapter = site.adapter
+    if isinstance(adapter, Powers):
+        with pytest.raises(SiteError):
+            adapter.stop(str(new_tags().lease), deadline=soon())
+
+
+def test_what_is_claimed_is_implemented(adapter: CloudAdapter) -> None:
+    assert isinstance(adapter, Powers) == (Capability.POWER in adapter.capabilities)
+    assert isinstance(adapter, Shelves) == (Capability.SHELVE in adapter.capabilities)
+
+
+def test_a_good_credential_passes_every_step(adapter: CloudAdapter) -> None:
+    steps = adapter.check(deadline=soon())
+    assert steps
+    assert [step for step in steps if not step.ok] == []
+
+
+def test_the_readings_name_what_a_machine_is_asked_for_with(site: ContractSite) -> None:
+    adapter = site.adapter
+    offers = {offer.remote_id: offer for offer in adapter.offers(deadline=soon())}
+    offer = offers[site.machine.instance_type]
+    assert offer.cores > 0
+    assert offer.memory_mib > 0
+    assert site.machine.image in {image.remote_id for image in adapter.images(deadline=soon())}
+    networks = adapter.networks(deadline=soon())
+    assert {network.is_external for network in networks} == {True, False}
+
+
+def test_the_quotas_count_what_was_launched(site: ContractSite) -> None:
+    before = {quota.resource: quota for quota in site.adapter.quotas(deadline=soon())}
+    site.launch()
+    after = {quota.resource: quota for quota in site.adapter.quotas(deadline=soon())}
+    grown = {name: after[name].used - before[name].used for name in after}
+    assert grown["instances"] == 1
+    assert grown["cores"] > 0
+    assert grown["memory_mib"] > 0
+    for quota in after.values():
+        assert quota.limit is None or quota.limit >= 0
