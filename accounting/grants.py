@@ -34,7 +34,7 @@ def create_grant(
     """
     _check(name, amount, period)
     # The lock makes "the last position" and "no other of that name" hold until the commit.
-    project = session.scalar(select(Project).where(Project.id == project_id).with_for_update())
+    project = session.scalar(select(Project).where(Project.id == project_id).with_for_update(key_share=True))
     if project is None:
         raise NotFound(f"There is no project {project_id}.", project=str(project_id))
     taken = {grant.name: grant.position for grant in session.scalars(select(Grant).filter_by(project_id=project_id))}

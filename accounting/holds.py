@@ -132,7 +132,7 @@ def _purses(session: Session, booking: Booking) -> list[Purse]:
         .join(Balance, (Balance.account_id == Grant.account_id) & (Balance.commodity == Grant.commodity))
         .where(Grant.project_id == booking.project_id)
         .order_by(Balance.id)
-        .with_for_update(of=Balance)
+        .with_for_update(of=Balance, key_share=True)
         .execution_options(populate_existing=True)
     )
     balances = dict(rows.all())

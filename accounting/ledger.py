@@ -83,7 +83,7 @@ def _locked(session: Session, pairs: Collection[Pair]) -> dict[Pair, Balance]:
         select(Balance)
         .where(tuple_(Balance.account_id, Balance.commodity).in_(sorted(pairs)))
         .order_by(Balance.id)
-        .with_for_update()
+        .with_for_update(key_share=True)
         .execution_options(populate_existing=True)
     )
     return {(row.account_id, row.commodity): row for row in rows}

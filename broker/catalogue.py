@@ -50,7 +50,7 @@ def record_catalogue(
     images = sorted(images, key=lambda image: image.remote_id)
     fresh = digest([[_offer_columns(offer) for offer in offers], [_image_columns(image) for image in images]])
     # Two who record at once take turns on the site's row.
-    session.execute(select(Site.id).where(Site.id == site_id).with_for_update())
+    session.execute(select(Site.id).where(Site.id == site_id).with_for_update(key_share=True))
     current = session.scalars(
         select(CatalogueVersion).where(CatalogueVersion.site_id == site_id, CatalogueVersion.superseded_at.is_(None))
     ).one_or_none()
@@ -105,7 +105,7 @@ def import_rate_card(session: Session, document: RateCardDocument, *, now: datet
         Conflict: its start is not after the start of the version in force, so that past charges would change.
     """
     provider = session.scalars(
-        select(Provider).where(Provider.name == document.provider).with_for_update()
+        select(Provider).where(Provider.name == document.provider).with_for_update(key_share=True)
     ).one_or_none()
     if provider is None:
         raise NotFound(f"there is no provider {document.provider!r}", hint="Add a site of that provider first.")

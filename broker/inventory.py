@@ -186,7 +186,10 @@ def _record_quotas(session: Session, turn: Turn, quotas: Iterable[RemoteQuota]) 
     if not rows:
         return
     pools = session.scalars(
-        select(QuotaPool.id).where(QuotaPool.site_id == turn.site_id).order_by(QuotaPool.id).with_for_update()
+        select(QuotaPool.id)
+        .where(QuotaPool.site_id == turn.site_id)
+        .order_by(QuotaPool.id)
+        .with_for_update(key_share=True)
     )
     pools.all()
     row = insert(QuotaPool).values(rows)
@@ -236,7 +239,7 @@ def _live_servers(session: Session, turn: Turn) -> list[tuple[Lease, str]]:
             Part.made_at < turn.started_at,
         )
         .order_by(Lease.id)
-        .with_for_update(of=Lease)
+        .with_for_update(of=Lease, key_share=True)
         .execution_options(populate_existing=True)
     )
     return [(lease, remote_id) for lease, remote_id in found if remote_id is not None]

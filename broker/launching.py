@@ -132,7 +132,7 @@ def _win(run: Pass, attempt_id: UUID, part: Part, remote_id: str) -> bool:
     """
     with run.sessions.begin() as session:
         # Lease first, as everywhere: two who write to one lease's parts wait for each other, and do not deadlock.
-        session.execute(select(Lease.id).where(Lease.id == part.lease_id).with_for_update())
+        session.execute(select(Lease.id).where(Lease.id == part.lease_id).with_for_update(key_share=True))
         now = func.clock_timestamp()
         session.execute(
             update(Part).where(Part.id == part.id, Part.remote_id.is_(None)).values(remote_id=remote_id, made_at=now)
@@ -228,7 +228,7 @@ def _attempt_of(run: Pass, lease: Lease, part: Part, thing: RemotePart) -> UUID:
 
 def record_stray(session: Session, part: Part, remote_id: str, *, outcome: Outcome) -> UUID:
     """A row for a thing that no attempt accounts for, so that it is kept or deleted like the others."""
-    session.execute(select(Lease.id).where(Lease.id == part.lease_id).with_for_update())
+    session.execute(select(Lease.id).where(Lease.id == part.lease_id).with_for_update(key_share=True))
     known = session.scalars(
         select(LaunchAttempt).where(LaunchAttempt.part_id == part.id, LaunchAttempt.remote_id == remote_id)
     ).first()

@@ -12,7 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from broker.models.leases import Desired, Lease, LeaseState, Observation, lease_state
-from broker.models.workloads import Order, OrderState
+from broker.models.workloads import Order
 from broker.remote import MachineState, RemoteMachine
 from broker.timeline import tell
 
@@ -71,12 +71,10 @@ def see_gone(session: Session, lease: Lease, *, seen_at: datetime, ended_at: dat
 
 
 def _start(session: Session, lease: Lease, started_at: datetime) -> None:
-    """The first time it runs: the paid duration begins now, and the order is active."""
+    """The first time it runs: the paid duration begins now."""
     order = session.get_one(Order, lease.order_id)
     lease.started_at = started_at
     lease.ends_at = started_at + order.duration
-    if order.state is OrderState.PLACED:
-        order.state = OrderState.ACTIVE
 
 
 def _last(session: Session, lease: Lease) -> Observation | None:

@@ -12,7 +12,7 @@ from decimal import Decimal
 from uuid import UUID
 
 from sqlalchemy import Select, func, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, sessionmaker
 
 from broker.claims import Claim, set_fenced
 from broker.errors import Conflict, InvalidInput, NoOffer, NotFound, QuotaExhausted, QuoteExpired
@@ -30,6 +30,8 @@ from broker.tools import Tools
 from broker.values import Amount
 from broker.workloads import parse
 
+# FOR NO KEY UPDATE: rows that point at an order (events, holds) may be added while another transaction changes it.
+ROW = {"key_share": True}
 # Task that wakes a worker for one lease.
 RECONCILE = "reconcile"
 
@@ -154,7 +156,7 @@ def _new_lease(
 
 def stop_order(session: Session, order_id: UUID, *, jobs: Jobs, actor: str, reason: str) -> Order:
     """End an order: every machine is deleted, part by part. Twice is fine."""
-    order = session.get(Order, order_id, with_for_update=True, populate_existing=True)
+    order = session.get(Order, order_id, with_for_update=ROW, populate_existing=True)
     if order is None:
         raise NotFound(f"there is no order {order_id}")
     if order.state is OrderState.OVER:
@@ -180,7 +182,7 @@ def set_power(session: Session, order_id: UUID, desired: Desired, *, jobs: Jobs,
     """
     if desired is Desired.GONE:
         raise InvalidInput("desired", "ending an order is another request")
-    order = session.get(Order, order_id, with_for_update=True, populate_existing=True)
+    order = session.get(Order, order_id, with_for_update=ROW, populate_existing=True)
     if order is None:
         raise NotFound(f"there is no order {order_id}")
     if order.state not in (OrderState.PLACED, OrderState.ACTIVE):
@@ -199,9 +201,19 @@ def _live(order_id: UUID) -> Select[Lease]:
         select(Lease)
         .where(Lease.order_id == order_id, Lease.gone_at.is_(None))
         .order_by(Lease.id)
-        .with_for_update()
+        .with_for_update(key_share=True)
         .execution_options(populate_existing=True)
     )
+
+
+def activate_order(sessions: sessionmaker[Session], order_id: UUID) -> None:
+    """The order's first machine runs. A transaction of its own: no lease is locked before its order."""
+    with sessions.begin() as session:
+        session.execute(
+            update(Order)
+            .where(Order.id == order_id, Order.state == OrderState.PLACED)
+            .values(state=OrderState.ACTIVE, version=Order.version + 1)
+        )
 
 
 def finish_lease(tools: Tools, mine: Claim) -> None:
@@ -220,7 +232,7 @@ def finish_lease(tools: Tools, mine: Claim) -> None:
             tools.ledger.extend(
                 session, order.id, [_hold_with(session, order, lease, following)], _until(order), now=_now(session)
             )
-        session.refresh(order, with_for_update=True)
+        session.refresh(order, with_for_update=ROW)
         set_fenced(session, mine, gone_at=func.clock_timestamp(), state=LeaseState.GONE)
         session.refresh(lease)
         session.execute(

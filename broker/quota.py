@@ -78,7 +78,7 @@ def take_quota(session: Session, picked: QuoteOffer, workload: Workload, *, memb
             select(QuotaPool)
             .where(QuotaPool.site_id == site.id, QuotaPool.resource.in_(list(wanted)))
             .order_by(QuotaPool.id)
-            .with_for_update()
+            .with_for_update(key_share=True)
             .execution_options(populate_existing=True)
         )
     )

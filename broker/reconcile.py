@@ -29,16 +29,19 @@ from broker import launching, watching
 from broker.claims import Claim, claim, release, writing
 from broker.errors import Fenced, SiteBusy, SiteDenied, SiteError
 from broker.launching import Pass
-from broker.models.leases import OPEN, Desired, LaunchAttempt, Lease, Outcome, Part
-from broker.orders import finish_lease
+from broker.models.leases import OPEN, Desired, LaunchAttempt, Lease, LeaseState, Outcome, Part
+from broker.models.workloads import Order, OrderState
+from broker.orders import activate_order, finish_lease
 from broker.remote import PartKind
-from broker.timeline import tell
+from broker.timeline import Concern, close_finding, raise_finding, tell
 from broker.tools import Tools
 
 log = logging.getLogger(__name__)
 
 # A pass takes at most this many steps, then lets others have their turn; a launch takes fewer than ten.
 STEPS = 30
+# After this many failures in a row a person is told.
+STUCK = 8
 # A lease that is over is offered to accounting again this often, until it is settled.
 UNSETTLED = timedelta(minutes=1)
 # Refusals that are about us or the moment, not about the offer: the same request may be sent again.
@@ -101,6 +104,11 @@ class End:
 
 
 @dataclass(frozen=True, slots=True)
+class Activate:
+    """The first machine of the order runs: the order is active."""
+
+
+@dataclass(frozen=True, slots=True)
 class Look:
     """Look at the machine, and bring its power state to what is desired."""
 
@@ -114,7 +122,7 @@ class Wait:
     time: timedelta | None
 
 
-Step = Plan | Discard | Resolve | Make | GiveUp | Remove | Finish | End | Look | Wait
+Step = Plan | Discard | Resolve | Make | GiveUp | Remove | Finish | End | Activate | Look | Wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +130,7 @@ class View:
     """The lease as one transaction read it. `now` is the database's clock."""
 
     lease: Lease
+    order: OrderState
     now: datetime
 
     def last_attempt(self, part: Part) -> LaunchAttempt | None:
@@ -175,6 +184,8 @@ def _towards_running(view: View, done: frozenset[UUID]) -> Step:
         if last is not None and last.outcome is Outcome.REFUSED and last.error_code not in TRY_AGAIN:
             return GiveUp(last.error or "the site refused")
         return Wait(None) if part.id in done else Make(part)
+    if view.lease.state is LeaseState.RUNNING and view.order is OrderState.PLACED:
+        return Activate()
     server = next(part for part in view.lease.parts if part.kind is PartKind.SERVER)
     return Wait(None) if server.id in done else Look(server)
 
@@ -200,6 +211,9 @@ def reconcile(tools: Tools, lease_id: UUID) -> bool:
     try:
         adapter = tools.open_site(site_id)
         look_in = _steps(Pass(tools, adapter, mine))
+        if failures > STUCK:
+            with tools.sessions.begin() as session:
+                close_finding(session, "lease_stuck", str(lease_id))
         failures, trouble = 0, None
     except Fenced as fenced:
         log.info("lease taken over", extra={"lease": str(lease_id), "detail": fenced.detail})
@@ -218,6 +232,24 @@ def _give_back(tools: Tools, mine: Claim, *, look_in: timedelta | None, failures
         release(tools.sessions, mine, look_in=look_in, failures=failures, trouble=trouble)
     except Fenced:
         log.info("lease taken over before its release", extra={"lease": str(mine.lease_id)})
+        return
+    if failures == STUCK:
+        _tell_a_person(tools, mine.lease_id, trouble)
+
+
+def _tell_a_person(tools: Tools, lease_id: UUID, trouble: str | None) -> None:
+    """A lease that keeps failing is still tried, ever more rarely, and a person gets to know."""
+    with tools.sessions.begin() as session:
+        lease = session.get_one(Lease, lease_id)
+        concern = Concern(
+            kind="lease_stuck",
+            key=str(lease_id),
+            text=f"{lease.project}/{lease.spec['name']} does not get on: {trouble}",
+            hint="Mend the site or its credential (`leeway site check`); Leeway goes on by itself.",
+            site_id=lease.site_id,
+            lease_id=lease_id,
+        )
+        raise_finding(session, concern, now=session.scalars(select(func.clock_timestamp())).one())
 
 
 def _steps(run: Pass) -> timedelta | None:
@@ -245,10 +277,13 @@ def read(sessions: sessionmaker[Session], lease_id: UUID) -> View:
         lease = session.scalars(
             select(Lease).where(Lease.id == lease_id).options(selectinload(Lease.parts), selectinload(Lease.attempts))
         ).one()
-        return View(lease, session.scalars(select(func.clock_timestamp())).one())
+        order, now = session.execute(
+            select(Order.state, func.clock_timestamp()).where(Order.id == lease.order_id)
+        ).one()
+        return View(lease, order, now)
 
 
-def _take(run: Pass, view: View, step: Step) -> None:
+def _take(run: Pass, view: View, step: Step) -> None:  # noqa: C901 - a table of steps, one line each
     """Take one step, and leave its outcome in the rows."""
     lease = view.lease
     match step:
@@ -266,6 +301,8 @@ def _take(run: Pass, view: View, step: Step) -> None:
             _want_gone(run, "its end date has come")
         case Remove(part):
             launching.remove(run, lease, part)
+        case Activate():
+            activate_order(run.sessions, lease.order_id)
         case Look(server):
             watching.look(run, lease, server)
         case Finish():

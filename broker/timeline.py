@@ -115,6 +115,15 @@ def resolve_findings(session: Session, kind: str, *, keys_still_open: set[str], 
     )
 
 
+def close_finding(session: Session, kind: str, key: str) -> None:
+    """Close one finding, if it is open."""
+    session.execute(
+        update(Finding)
+        .where(Finding.kind == kind, Finding.key == key, Finding.resolved_at.is_(None))
+        .values(resolved_at=func.clock_timestamp())
+    )
+
+
 def open_findings(session: Session) -> list[Finding]:
     """Every open finding, oldest first."""
     return list(session.scalars(select(Finding).where(Finding.resolved_at.is_(None)).order_by(Finding.first_seen_at)))

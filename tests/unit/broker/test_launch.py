@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
@@ -14,17 +15,19 @@ from sqlalchemy.orm import Session, sessionmaker
 from adapters.sandbox.config import QuotaConfig
 from adapters.sandbox.faults import FaultKind
 from adapters.sandbox.profiles import aurora, borealis
-from broker.claims import claim
+from broker.claims import Claim, claim
 from broker.database import database_now
 from broker.errors import Fenced, QuotaExhausted, SiteError
-from broker.launching import Pass, _open_attempt, plan
+from broker.launching import Pass, _open_attempt, _win, plan, record_stray
 from broker.models.audit import Event, Finding
 from broker.models.leases import Desired, LaunchAttempt, Lease, LeaseState, Observation, Outcome, Part
 from broker.models.workloads import Order, OrderState
 from broker.observations import see
 from broker.orders import Choice, set_power, stop_order
-from broker.reconcile import reconcile
+from broker.reconcile import STUCK, reconcile
 from broker.remote import Deadline, MachineSpec, MachineState, PartKind, RemoteMachine, Tags
+from broker.timeline import open_findings
+from broker.values import new_id
 from tests.world import World, aurora_prices, make_world, quick
 
 ONLY_CREATES = {"service": "compute", "method": "POST", "path": r"/servers$"}
@@ -374,3 +377,73 @@ def test_a_pass_over_a_lease_that_is_not_due_does_nothing(world: World) -> None:
     assert servers_ever(world) == 0
     with world.sessions() as session:
         assert session.scalars(select(Part)).all() == []
+
+
+def test_who_comes_second_to_a_part_is_discarded_and_the_first_is_kept(world: World) -> None:
+    _, lease_id = ordered(world)
+    view = world.until_running(lease_id)
+    (port,) = [part for part in view.lease.parts if part.kind is PartKind.PORT]
+    adapter = world.tools.open_site(view.lease.site_id)
+    mine = claim_now(world, lease_id)
+    run = Pass(world.tools, adapter, mine)
+    tags = Tags(world.tools.installation, lease_id, new_id(), "climate", view.lease.ends_at)
+    late = adapter.make(
+        PartKind.PORT, MachineSpec(**view.lease.spec), tags=tags, made={}, deadline=Deadline.after(5)
+    )  # the answer to a frozen worker
+
+    with world.sessions.begin() as session:
+        attempt = record_stray(session, port, "", outcome=Outcome.UNKNOWN)
+    assert not _win(run, attempt, port, late)
+    world.wake(lease_id, claim_until=None)
+    world.until(lease_id, lambda lease: any(a.outcome is Outcome.GONE for a in lease.attempts))
+
+    assert world.cloud.log.alive("port") == {port.remote_id}
+    assert world.view(lease_id).lease.state is LeaseState.RUNNING
+
+
+def claim_now(world: World, lease_id: UUID) -> Claim:
+    world.wake(lease_id)
+    mine = claim(world.sessions, lease_id, length=timedelta(seconds=30))
+    assert mine is not None
+    return mine
+
+
+def test_many_workers_at_one_lease_make_one_machine(world: World) -> None:
+    order = world.order(count=3, public_address=True)
+    leases = world.leases(order)
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(6):
+            for lease_id in leases:
+                world.wake(lease_id)
+            list(pool.map(lambda lease_id: reconcile(world.tools, lease_id), leases * 4))
+    for lease_id in leases:
+        world.until_running(lease_id)
+
+    assert servers_ever(world) == 3
+    assert len(world.cloud.log.alive("port")) == 3
+    assert len(world.cloud.log.alive("floating_ip")) == 3
+
+    with world.sessions.begin() as session:
+        stop_order(session, order.id, jobs=world.jobs, actor="tests", reason="done")
+    for lease_id in leases:
+        world.until_gone(lease_id)
+    for kind in ("server", "port", "floating_ip", "key_pair"):
+        assert world.cloud.log.alive(kind) == set(), kind
+
+
+def test_a_lease_that_keeps_failing_backs_off_and_becomes_a_finding_until_it_gets_on(world: World) -> None:
+    fault = world.cloud.faults.add(FaultKind.SERVER_ERROR, service="network")
+    _, lease_id = ordered(world)
+    lease = world.until(lease_id, lambda lease: lease.failures == STUCK).lease
+    assert lease.trouble is not None
+    assert [finding.kind for finding in findings(world)] == ["lease_stuck"]
+
+    world.cloud.faults.remove(fault)
+    world.work(lease_id)
+    world.until_running(lease_id)
+    assert findings(world) == []
+
+
+def findings(world: World) -> list[Finding]:
+    with world.sessions() as session:
+        return open_findings(session)
