@@ -64,7 +64,7 @@ def wait_for(condition: Callable[[], bool], *, seconds: float = 20) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
+        time.sleep(0.01)
 
 
 def test_first_start_makes_roles_and_database(server: EmbeddedServer) -> None:
@@ -145,9 +145,10 @@ def test_a_server_whose_user_was_killed_is_used_again(data_dir: Path) -> None:
     assert read_postmaster(data_dir / "cluster") is None
 
 
-def test_ctrl_c_while_starting_leaves_no_server(data_dir: Path) -> None:
+@pytest.mark.parametrize("moment", ["cluster.new", "server.log"], ids=["creating", "starting"])
+def test_ctrl_c_leaves_no_server(data_dir: Path, moment: str) -> None:
     user = use_in_another_process(data_dir)
-    wait_for(lambda: (data_dir / "cluster").exists() or (data_dir / "cluster.new").exists())
+    wait_for((data_dir / moment).exists)
     user.send_signal(signal.SIGINT)
     user.communicate(timeout=60)
     assert user.returncode != 0
