@@ -34,7 +34,7 @@ Item = TypeVar("Item")
 
 _NAME = re.compile(r"leeway-([0-9a-f]{32})\Z")
 _PREFIX = "leeway:"
-_FIELDS = ("installation", "lease", "attempt", "until", "project")
+_FIELDS = ("installation", "lease", "attempt", "project", "until")  # `until` last: its Z shows that nothing was cut
 _MOST_PROJECT = 80  # encoded characters; with the other fields a text of tags stays below Neutron's 255
 
 
@@ -55,8 +55,8 @@ def tags_as_metadata(tags: Tags) -> dict[str, str]:
         str(tags.installation),
         str(tags.lease),
         str(tags.attempt),
-        tags.until.astimezone(UTC).isoformat(),
         _project_as_ascii(tags.project),
+        tags.until.astimezone(UTC).isoformat(),
     )
     return {_PREFIX + field: value for field, value in zip(_FIELDS, values, strict=True)}
 
@@ -75,8 +75,8 @@ def tags_as_text(tags: Tags) -> str:
         tags.installation.hex,
         tags.lease.hex,
         tags.attempt.hex,
-        f"{tags.until.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}",
         _project_as_ascii(tags.project),
+        f"{tags.until.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}",
     )
     return _PREFIX + "&".join(f"{field}={value}" for field, value in zip(_FIELDS, values, strict=True))
 
@@ -86,9 +86,9 @@ def tags_in_text(text: Any) -> Tags | None:
     if not isinstance(text, str) or _PREFIX not in text:
         return None
     pairs = [pair.partition("=") for pair in text.rpartition(_PREFIX)[2].split("&")]
-    if tuple(pair[0] for pair in pairs) != _FIELDS:
+    if tuple(name for name, _, _ in pairs) != _FIELDS:
         return None
-    return _tags(tuple(pair[2] for pair in pairs))
+    return _tags(tuple(value for _, _, value in pairs))
 
 
 def _project_as_ascii(project: str) -> str:
@@ -102,7 +102,7 @@ def _project_as_ascii(project: str) -> str:
 
 @lru_cache(maxsize=20_000)  # a listing sees the same tags every few minutes, and they are most of the work
 def _tags(values: tuple[str, ...]) -> Tags | None:
-    installation, lease, attempt, until, project = values
+    installation, lease, attempt, project, until = values
     try:
         return Tags(
             installation=UUID(installation),
