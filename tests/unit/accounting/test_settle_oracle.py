@@ -1,0 +1,193 @@
+"""Settling at any moments comes to the same as settling once at the end; and at the same moment in many threads."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from uuid import UUID
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session, sessionmaker
+
+from accounting.ledger import verify
+from accounting.models.charges import Charge, Segment
+from accounting.settle import settle
+from broker.models.leases import Lease, LeaseState
+from broker.models.workloads import Order, OrderState
+from broker.values import STORED, Period
+from tests.unit.accounting.world import HOUR, LEDGER, T0, YEAR, World, eur
+
+pytestmark = pytest.mark.postgres
+
+SEEN = [state for state in LeaseState if state not in (LeaseState.PENDING, LeaseState.GONE)]
+PRICES = {"m1.small": "0.061234567", "m1.big": "0.199999999"}
+
+
+@dataclass(frozen=True)
+class Look:
+    """A listing: so long after the one before; what it saw (None: no change), and how long before the site says."""
+
+    after: timedelta
+    state: LeaseState | None
+    kind: str
+    said: int | None  # thousandths of the time since the look before
+    settle_now: bool
+
+
+@dataclass(frozen=True)
+class End:
+    """The machine's end: so long after the last look, by the site's word, or vanished some time since then."""
+
+    after: timedelta
+    vanished: bool
+
+
+spans = st.integers(1, 9 * 24 * 3600 * 1000).map(lambda number: timedelta(milliseconds=number))
+looks = st.lists(
+    st.builds(
+        Look,
+        spans,
+        st.none() | st.sampled_from(SEEN),
+        st.sampled_from(["f-1", "f-2"]),
+        st.none() | st.integers(1, 1000),
+        st.booleans(),
+    ),
+    min_size=1,
+    max_size=8,
+)
+
+
+@settings(
+    max_examples=20,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(life=looks, change=spans, end=st.builds(End, spans, st.booleans()))
+def test_any_moments_come_to_the_same_as_one(session: Session, life: list[Look], change: timedelta, end: End) -> None:
+    with session.begin_nested() as example:
+        world = World(session)
+        world.sell("f-2", "m1.big")
+        world.card(PRICES)
+        world.card({sku: f"1{price}" for sku, price in PRICES.items()}, since=T0 + 2 * change)
+        grant = world.grant("100000", period=Period(YEAR.start, T0 + timedelta(days=900)))
+        often, once = (seen_through(world, life, end, often=often) for often in (True, False))
+        assert verify(session) == []
+        tolerance = STORED / 2 * (len(world.charges(often)) + len(world.charges(once)))
+        assert abs(total(world, often) - total(world, once)) <= tolerance
+        assert tiles(world.segments(often)) == tiles(world.segments(once))
+        both = total(world, often) + total(world, once)
+        assert (world.of_grant(grant), world.owed) == ((both - world.overdraft, 0), both)
+        example.rollback()
+    session.expunge_all()
+
+
+def seen_through(world: World, life: list[Look], end: End, *, often: bool) -> Lease:
+    """Look at a lease, settle when the look says so and twice at the end; then it is over and its hold given back."""
+    order = world.order("500", until=T0 + timedelta(days=40))
+    lease = world.lease(order)
+    now, state, kind = T0, LeaseState.PENDING, "f-1"
+    for look in life:
+        before, now = now, now + look.after
+        if look.state is None or (look.state, look.kind) == (state, kind):
+            world.still(lease, now)
+        else:
+            state, kind = look.state, look.kind
+            since = None if look.said is None else before + look.after * look.said / 1000
+            world.see(lease, now, state, since=since, kind=kind)
+        if often and look.settle_now:
+            settle(world.session, lease.id, now=now)
+    last_seen, now = lease.seen_at, now + end.after
+    since = last_seen if end.vanished else now
+    world.see(lease, now, LeaseState.GONE, since=since, kind=None, is_estimated=end.vanished)
+    for _ in range(2):
+        settle(world.session, lease.id, now=now)
+    assert lease.settled_at == now
+    assert order.state is OrderState.OVER
+    (hold,) = world.holds(order)
+    assert (hold.released_at, hold.amount - hold.remaining) == (now, min(total(world, lease), hold.amount))
+    return lease
+
+
+def total(world: World, lease: Lease) -> Decimal:
+    """What the lease was charged."""
+    found = select(func.coalesce(func.sum(Charge.billed_cost), 0)).where(Charge.lease_id == lease.id)
+    return Decimal(world.session.scalars(found).one())
+
+
+def tiles(segments: list[Segment]) -> list[tuple[datetime, datetime | None, str, str]]:
+    """The segments, neighbours of one state and type put together; none overlaps another."""
+    found: list[tuple[datetime, datetime | None, str, str]] = []
+    for segment in segments:
+        start = segment.starts_at
+        assert not found or (found[-1][1] is not None and found[-1][1] <= start)
+        if found and found[-1][1:] == (start, segment.state.value, segment.sku):
+            start = found.pop()[0]
+        found.append((start, segment.ends_at, segment.state.value, segment.sku))
+    return found
+
+
+def test_many_at_once_settle_each_lease_once(sessions: sessionmaker[Session]) -> None:
+    with sessions.begin() as session:
+        world = World(session)
+        world.card()
+        grant = world.grant("10")
+        order = world.order("5")
+        leases = [world.lease(order, member=member) for member in range(1, 5)]
+        for lease in leases:
+            world.see(lease, T0, LeaseState.RUNNING)
+            world.see(lease, T0 + 10 * HOUR, LeaseState.GONE)
+    ids = [lease.id for lease in leases] * 4
+    barrier, gate = threading.Barrier(len(ids)), threading.Semaphore(6)
+
+    def run(lease_id: UUID) -> int:
+        barrier.wait(timeout=30)
+        with gate, sessions.begin() as session:
+            return settle(session, lease_id, now=T0 + 11 * HOUR).charged
+
+    with ThreadPoolExecutor(len(ids)) as pool:
+        assert sum(pool.map(run, ids)) == len(leases)
+    with sessions() as session:
+        world.session = session
+        assert world.of_grant(grant) == (4 * Decimal("0.6"), 0)
+        assert session.get_one(Order, order.id).state is OrderState.OVER
+        assert [len(world.charges(lease)) for lease in leases] == [1] * 4
+        assert verify(session) == []
+
+
+def test_settling_and_holding_on_one_grant_do_not_wait_in_a_circle(sessions: sessionmaker[Session]) -> None:
+    with sessions.begin() as session:
+        world = World(session)
+        world.card()
+        grants = [world.grant("50"), world.grant("50")]
+        leases = [world.lease(world.order("5")) for _ in range(8)]
+        orders = [world.order().id for _ in range(8)]
+        for lease in leases:
+            world.see(lease, T0, LeaseState.RUNNING)
+            world.see(lease, T0 + 10 * HOUR, LeaseState.GONE)
+    gate = threading.Semaphore(6)
+
+    def settle_one(lease_id: UUID) -> None:
+        with gate, sessions.begin() as session:
+            settle(session, lease_id, now=T0 + 11 * HOUR)
+
+    def hold_one(order_id: UUID) -> None:
+        with gate, sessions.begin() as session:
+            LEDGER.hold(session, order_id, [eur(5)], T0 + 48 * HOUR, now=T0)
+
+    with ThreadPoolExecutor(16) as pool:
+        work = [pool.submit(settle_one, lease.id) for lease in leases]
+        work += [pool.submit(hold_one, order_id) for order_id in orders]
+        for done in work:
+            done.result(timeout=60)
+    with sessions() as session:
+        world.session = session
+        posted = [world.of_grant(grant) for grant in grants]
+        assert sum(spent for spent, _ in posted) == 8 * Decimal("0.6")
+        assert sum(held for _, held in posted) == 40
+        assert verify(session) == []
