@@ -1,7 +1,8 @@
 """One lease's money: what was seen -> segments -> charges -> postings -> the hold given back.
 
 Level-triggered and idempotent: whatever was left undone is done by the next call, and a call with nothing to do writes
-nothing. What closed and was charged is never altered; only what comes after it may be.
+nothing. What closed and was charged is never altered; only what comes after it may be. So calls at any moments come to
+the same as one call at the end, unless a site says later that a state began before a listing saw another one.
 
 The hold of the order pays, grant by grant in their order; it is sized by the quote to last for the whole window and the
 stop after it (rate x time, see `policies`), so a charge beyond it is an exception: it has happened all the same, goes
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from enum import Enum, auto
 from uuid import UUID
 
 from sqlalchemy import exists, func, select, update
@@ -31,7 +33,7 @@ from accounting.models.ledger import AccountKind, Balance
 from broker.errors import NotFound
 from broker.models.catalogue import RateCardVersion
 from broker.models.holds import QuotaHold
-from broker.models.leases import OPEN, LaunchAttempt, Lease, Outcome
+from broker.models.leases import OPEN, LaunchAttempt, Lease, Observation, Outcome
 from broker.models.workloads import Order, OrderState
 from broker.timeline import tell_order
 from broker.values import Amount, utc
@@ -58,29 +60,37 @@ def settle(session: Session, lease_id: UUID, *, now: datetime) -> Settlement:
         NotFound: for an unknown lease.
     """
     moment = utc(now, field="now")
-    history = _history(session, lease_id)
-    if not _is_due(session, history):
+    idle = _glance(session, lease_id)
+    if idle is not None:
+        return idle
+    history = histories(session, [lease_id])[0]
+    todo = _todo(session, history)
+    if todo is _Todo.NOTHING:
+        return _settlement(history, 0)
+    if todo is _Todo.SEGMENTS:
+        _lock_lease(session, lease_id)
+        history = histories(session, [lease_id])[0]
+        # What closed in this very moment is charged by the call that follows its sighting.
+        _write_segments(session, history)
         return _settlement(history, 0)
     accounts = _lock(session, history)
-    history = _history(session, lease_id)
+    history = histories(session, [lease_id])[0]
+    return _settlement(history, _settle(session, history, accounts, now=moment))
+
+
+def _settle(session: Session, history: History, accounts: Accounts, *, now: datetime) -> int:
+    """All of it, under all locks; returns how many segments were charged."""
     closed = _write_segments(session, history)
     prices = Prices(session)
-    charged = sum(post_charge(prices, history, segment, accounts=accounts, now=moment) for segment in closed)
+    charged = sum(post_charge(prices, history, segment, accounts=accounts, now=now) for segment in closed)
     if charged == len(closed):
-        resolve_unknown(session, history.lease, now=moment)
+        resolve_unknown(session, history.lease, now=now)
         if history.lease.settled_at is None and _is_over(session, history.lease):
-            _finish_lease(session, history.lease, now=moment)
+            _finish_lease(session, history.lease, now=now)
     if _order_is_done(session, history.order):
-        _finish_order(session, history.order, now=moment)
+        _finish_order(session, history.order, now=now)
     session.flush()
-    return _settlement(history, charged)
-
-
-def _history(session: Session, lease_id: UUID) -> History:
-    found = histories(session, [lease_id])
-    if not found:
-        raise NotFound(f"There is no lease {lease_id}.", lease=str(lease_id))
-    return found[0]
+    return charged
 
 
 def _settlement(history: History, charged: int) -> Settlement:
@@ -91,13 +101,41 @@ def _settlement(history: History, charged: int) -> Settlement:
 # --- what is to do: read without locks first, so that a call with nothing to do costs no one anything -----------------
 
 
-def _is_due(session: Session, history: History) -> bool:
-    kept = [use_of(segment) for segment in history.uncharged]
-    if any(use.ends_at is not None for use in kept) or kept != history.uses():
-        return True
+class _Todo(Enum):
+    """What a call has to do, and so what it must lock: nothing, the lease, or balances, order and lease."""
+
+    NOTHING = auto()
+    SEGMENTS = auto()
+    MONEY = auto()
+
+
+def _glance(session: Session, lease_id: UUID) -> Settlement | None:
+    """One query for the two commonest cases of nothing to do: not seen yet, and over."""
+    is_seen = exists().where(Observation.lease_id == lease_id)
+    row = session.execute(
+        select(Lease.gone_at, Lease.settled_at, Order.state, is_seen)
+        .join(Order, Order.id == Lease.order_id)
+        .where(Lease.id == lease_id)
+    ).one_or_none()
+    if row is None:
+        raise NotFound(f"There is no lease {lease_id}.", lease=str(lease_id))
+    gone_at, settled_at, state, was_seen = row
+    if gone_at is None and not was_seen:
+        return Settlement(0, is_settled=False, order_is_over=False)
+    if settled_at is not None and state is OrderState.OVER:
+        return Settlement(0, is_settled=True, order_is_over=True)
+    return None
+
+
+def _todo(session: Session, history: History) -> _Todo:
+    uses = history.uses()
+    if any(use.ends_at is not None for use in uses):
+        return _Todo.MONEY
     if history.lease.settled_at is None and _is_over(session, history.lease):
-        return True
-    return _order_is_done(session, history.order)
+        return _Todo.MONEY
+    if _order_is_done(session, history.order):
+        return _Todo.MONEY
+    return _Todo.NOTHING if uses == [use_of(segment) for segment in history.uncharged] else _Todo.SEGMENTS
 
 
 def _is_over(session: Session, lease: Lease) -> bool:
@@ -141,10 +179,14 @@ def _lock(session: Session, history: History) -> Accounts:
     )
     both = (accounts.provider_id, accounts.overdraft_id)
     lock_balances(session, {*grants, *((account_id, code) for code in currencies for account_id in both)})
-    # NO KEY: whoever adds a row that points here (an observation, say) need not wait.
     session.execute(select(Order.id).where(Order.id == order.id).with_for_update(key_share=True))
-    session.execute(select(Lease.id).where(Lease.id == history.lease.id).with_for_update(key_share=True))
+    _lock_lease(session, history.lease.id)
     return accounts
+
+
+def _lock_lease(session: Session, lease_id: UUID) -> None:
+    """NO KEY: whoever adds a row that points here (an observation, say) need not wait."""
+    session.execute(select(Lease.id).where(Lease.id == lease_id).with_for_update(key_share=True))
 
 
 # --- segments -----------------------------------------------------------------------------------------------------
@@ -186,7 +228,7 @@ def _row(lease: Lease, use: Use) -> Segment:
 
 
 def _finish_lease(session: Session, lease: Lease, *, now: datetime) -> None:
-    lease.settled_at = now
+    lease.settled_at, lease.next_look_at = now, None  # nothing is left to look at
     session.execute(
         update(QuotaHold).where(QuotaHold.lease_id == lease.id, QuotaHold.released_at.is_(None)).values(released_at=now)
     )

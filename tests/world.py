@@ -224,9 +224,11 @@ def aurora_prices() -> dict[str, str]:
 
 
 @contextmanager
-def make_world(sessions: sessionmaker[Session], *configs: CloudConfig, grant: str = "100 EUR") -> Iterator[World]:
+def make_world(
+    sessions: sessionmaker[Session], *configs: CloudConfig, grant: str = "100 EUR", doors: Doors | None = None
+) -> Iterator[World]:
     """A federation of these clouds (default: a quick aurora, connected and listed); project `climate` has a grant."""
-    doors = Doors(sessions, Registry(), SealedVault(b"k" * 32), uuid4())
+    doors = doors or Doors(sessions, Registry(), SealedVault(b"k" * 32), uuid4())
     jobs = NotedJobs()
     tools = Tools(sessions, doors.open, doors.installation, GrantLedger(), jobs, QUICK, Pace())
     quoting = Quoting(CheapestPlacer(), GrantFacts(), Assumptions())

@@ -97,7 +97,7 @@ def _services(settings: Settings, sessions: sessionmaker[Session], queue: App) -
     if settings.settle_time is not None:
         assumptions = replace(assumptions, settle_time=settings.settle_time)
     doors = Doors(sessions, Registry(), vault, installation)
-    jobs, ledger = QueuedJobs(queue), GrantLedger()
+    jobs, ledger = QueuedJobs(), GrantLedger()
     return Services(
         settings=settings,
         sessions=sessions,

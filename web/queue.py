@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from procrastinate import App, PsycopgConnector
+import contextlib
+
+from procrastinate import App, PsycopgConnector, SyncPsycopgConnector
 from procrastinate.exceptions import AlreadyEnqueued
 from sqlalchemy import text
 from sqlalchemy.orm import Session
@@ -13,7 +15,7 @@ _WAITING = text("SELECT FROM procrastinate_jobs WHERE queueing_lock = :lock AND 
 
 
 def make_app(application_url: str) -> App:
-    """A queue on the application's database; opens nothing until it is used."""
+    """The worker's queue on the application's database; opens nothing until it is used."""
     return App(
         connector=PsycopgConnector(conninfo=libpq_url(application_url), kwargs={"application_name": "leeway-queue"})
     )
@@ -22,20 +24,16 @@ def make_app(application_url: str) -> App:
 class QueuedJobs:
     """`broker.ports.Jobs`: a wake-up is a row of the caller's transaction, at most one waiting per task and key."""
 
-    def __init__(self, app: App) -> None:
-        """`app` is only used to write the row."""
-        self._app = app
+    def __init__(self) -> None:
+        """Opens nothing: every row goes through its caller's connection."""
+        self._app = App(connector=SyncPsycopgConnector())
 
     def defer(self, session: Session, task: str, key: str) -> None:
         """Wake a worker when the caller's transaction commits."""
         lock = f"{task}:{key}"
         if session.execute(_WAITING, {"lock": lock}).first() is not None:
             return
-        session.flush()
-        raw = session.connection().connection.driver_connection
         # Somebody may insert the same wake-up at this moment; the savepoint keeps our transaction alive then.
-        with session.begin_nested() as savepoint:
-            try:
-                self._app.configure_task(task, queueing_lock=lock, connection=raw).defer(key=key)
-            except AlreadyEnqueued:
-                savepoint.rollback()
+        with contextlib.suppress(AlreadyEnqueued), session.begin_nested():
+            raw = session.connection().connection.driver_connection  # asked for here: it sets the savepoint
+            self._app.configure_task(task, queueing_lock=lock, connection=raw).defer(key=key)

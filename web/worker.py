@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -101,7 +102,8 @@ class Worker:
         return self._thread.is_alive()
 
     def _run(self) -> None:
-        asyncio.run(self._main())
+        with contextlib.suppress(asyncio.CancelledError):  # how `__exit__` stops it
+            asyncio.run(self._main())
 
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
