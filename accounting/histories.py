@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Row, select
+from sqlalchemy import Row, exists, select
 from sqlalchemy.orm import Session
 
 from accounting.metering import CardSpan, Meter, Sighting, Use, meter, outside
@@ -121,7 +121,7 @@ def histories(session: Session, lease_ids: Collection[UUID]) -> list[History]:
     ends = _grant_ends(session, {row.Order.id for row in rows})
     addresses, machines = _parts(session, lease_ids)
     segments, charged = _segments(session, lease_ids)
-    types = _types(session, {row.Site.id for row in rows}, sightings)
+    types = _types(session, rows, sightings)
     found = []
     for lease, order, site, provider, offer in rows:
         skus = types.get(site.id, {}) | {offer.remote_id: offer.name, offer.name: offer.name}
@@ -206,28 +206,38 @@ def _parts(session: Session, lease_ids: Collection[UUID]) -> tuple[dict[UUID, Ad
 
 
 def _segments(session: Session, lease_ids: Collection[UUID]) -> tuple[dict[UUID, list[Segment]], set[UUID]]:
+    """Per lease its segments, and the ids of those that are charged."""
     found: dict[UUID, list[Segment]] = defaultdict(list)
-    for segment in session.scalars(
-        select(Segment)
+    charged: set[UUID] = set()
+    for segment, is_charged in session.execute(
+        select(Segment, exists().where(Charge.segment_id == Segment.id))
         .where(Segment.lease_id.in_(lease_ids))
         .order_by(Segment.starts_at)
         .execution_options(populate_existing=True)
     ):
         found[segment.lease_id].append(segment)
-    charged = session.scalars(select(Charge.segment_id).where(Charge.lease_id.in_(lease_ids)).distinct())
-    return found, set(charged)
+        if is_charged:
+            charged.add(segment.id)
+    return found, charged
 
 
 def _types(
-    session: Session, site_ids: Collection[UUID], sightings: dict[UUID, list[Sighting]]
+    session: Session, rows: Sequence[Row[Lease, Order, Site, Provider, Offer]], sightings: dict[UUID, list[Sighting]]
 ) -> dict[UUID, dict[str, str]]:
-    """Per site, what an instance type that was seen is called in the newest catalogue that has it: its SKU."""
-    seen = {sighting.instance_type for found in sightings.values() for sighting in found} - {None}
+    """Per site, what a type that was seen but not ordered is called in the newest catalogue that has it: its SKU."""
+    seen = {
+        sighting.instance_type
+        for row in rows
+        for sighting in sightings.get(row.Lease.id, ())
+        if sighting.instance_type not in (None, row.Offer.remote_id)
+    }
     names: dict[UUID, dict[str, str]] = defaultdict(dict)
+    if not seen:
+        return names
     for site_id, remote_id, name in session.execute(
         select(Offer.site_id, Offer.remote_id, Offer.name)
         .join(CatalogueVersion, CatalogueVersion.id == Offer.catalogue_version_id)
-        .where(Offer.site_id.in_(site_ids), Offer.remote_id.in_(seen))
+        .where(Offer.site_id.in_({row.Site.id for row in rows}), Offer.remote_id.in_(seen))
         .order_by(CatalogueVersion.made_at)
     ):
         names[site_id][remote_id] = name
