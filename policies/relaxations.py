@@ -25,24 +25,30 @@ Change = tuple[Workload, str]
 
 @dataclass(frozen=True, slots=True)
 class Relaxation:
-    """A changed workload that fits, and the change in words."""
+    """A changed workload that fits, what it then costs, and the change in words."""
 
     workload: Workload
+    total: Amount
     words: str
 
 
 def relaxations(judgements: Iterable[Judgement], assumptions: Assumptions, *, now: datetime) -> tuple[Relaxation, ...]:
-    """The nearest changes, fewest first; none where only somebody else could help (a price, a quota, a site down)."""
+    """The nearest changes: fewest first, then the smallest, then the cheapest result.
+
+    None where only somebody else could help (a price, a quota, a site down).
+    """
     missed = (judgement for judgement in judgements if not judgement.fits)
     nearest = heapq.nsmallest(_LOOKED_AT, missed, key=lambda one: (one.distance, one.case.site.name))
-    told: dict[Workload, Relaxation] = {}
+    found: list[tuple[tuple[object, ...], Relaxation]] = []
     for judgement in nearest:
-        found = _relax(judgement, assumptions, now=now)
-        if found is not None:
-            told.setdefault(found.workload, found)
-        if len(told) == _TOLD:
-            break
-    return tuple(told.values())
+        relaxed = _relax(judgement, assumptions, now=now)
+        if relaxed is not None:
+            total = relaxed.total
+            found.append(((*judgement.distance[:2], total.commodity.code, total.value, judgement.distance), relaxed))
+    told: dict[Workload, Relaxation] = {}
+    for _, relaxed in sorted(found, key=lambda pair: pair[0]):
+        told.setdefault(relaxed.workload, relaxed)
+    return tuple(told.values())[:_TOLD]
 
 
 def _relax(judgement: Judgement, assumptions: Assumptions, *, now: datetime) -> Relaxation | None:
@@ -60,7 +66,7 @@ def _relax(judgement: Judgement, assumptions: Assumptions, *, now: datetime) -> 
         if judgement.priced is not None and judgement.fits:
             case = judgement.case
             where = f"fits at {case.site.name} ({case.offer.name}, {judgement.priced.total})"
-            return Relaxation(workload, f"{', '.join(dict.fromkeys(words))}: {where}")
+            return Relaxation(workload, judgement.priced.total, f"{', '.join(dict.fromkeys(words))}: {where}")
     return None
 
 
