@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from accounting.models.grants import Grant
 from accounting.models.ledger import Balance
 from broker.models.people import Project
-from broker.paging import Listed, Page, page_of
+from broker.paging import Listed, Page, rows_of
 from broker.values import Amount
 
 
@@ -41,8 +41,8 @@ def list_grants(session: Session, page: Page, *, project: str | None = None) -> 
     )
     if project is not None:
         statement = statement.where(Project.name == project)
-    rows, following = page_of(session, statement, Grant.id, page)
-    return Listed([_view(grant, balance, name) for grant, balance, name, _ in rows], following)
+    views = [_view(*row) for row in rows_of(session, statement, Grant.id, page)]
+    return Listed.cut(views, page, lambda view: view.id)
 
 
 def grant_view(session: Session, grant: Grant) -> GrantView:

@@ -48,9 +48,7 @@ def order_money(session: Session, order_ids: Collection[UUID], *, now: datetime)
             select(Order.id, QuoteOffer.commodity)
             .join(QuoteOffer, QuoteOffer.id == Order.quote_offer_id)
             .where(Order.id.in_(order_ids))
-        )
-        .tuples()
-        .all()
+        ).all()
     )
     held, spent = _held(session, order_ids), _spent(session, order_ids)
     accrued, unpriced = _accrued(session, order_ids, now=now)
@@ -79,7 +77,7 @@ def _held(session: Session, order_ids: Collection[UUID]) -> Sums:
         .join(Balance, Balance.id == MoneyHold.balance_id)
         .where(MoneyHold.order_id.in_(order_ids), MoneyHold.released_at.is_(None))
         .group_by(MoneyHold.order_id, Balance.commodity)
-    ).tuples():
+    ):
         found[order_id][code] = Amount.of(value, code)
     return found
 
@@ -91,7 +89,7 @@ def _spent(session: Session, order_ids: Collection[UUID]) -> Sums:
         .join(Charge, Charge.lease_id == Lease.id)
         .where(Lease.order_id.in_(order_ids))
         .group_by(Lease.order_id, Charge.billing_currency)
-    ).tuples():
+    ):
         found[order_id][code] = Amount.of(value, code)
     return found
 

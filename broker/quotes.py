@@ -19,7 +19,7 @@ from broker.catalogue import snapshot
 from broker.errors import NotFound
 from broker.models.people import Project
 from broker.models.workloads import Quote, QuoteOffer, WorkloadRow
-from broker.placement import Assumptions, Candidate, CostLine, Ranking, Workload
+from broker.placement import Assumptions, Candidate, CostLine, Ranking, SiteVerdict, Workload
 from broker.ports import Facts, Placer
 from broker.values import plain
 from broker.workloads import document as canonical
@@ -89,18 +89,11 @@ def make_quote(session: Session, document: str | Mapping[str, Any], quoting: Quo
         expires_at=now + quoting.lifetime,
         catalogue_digest=made.catalogue_digest,
         facts_digest=made.facts_digest,
-        assumptions={
-            name: value.total_seconds() if isinstance(value, timedelta) else value
-            for name, value in asdict(quoting.assumptions).items()
-        },
-        verdicts=[_verdict(verdict) for verdict in ranking.verdicts],
+        assumptions=assumptions_document(quoting.assumptions),
+        verdicts=[verdict_document(verdict) for verdict in ranking.verdicts],
         eliminated=dict(ranking.eliminated),
         relaxations=list(ranking.relaxations),
-        offers=[
-            _offer(made.workload, candidate, rank=rank)
-            for rank, candidate in enumerate(ranking.candidates, start=1)
-            if rank <= BEST or rank in _best_ranks(ranking)
-        ],
+        offers=[_offer(made.workload, candidate, rank=rank) for rank, candidate in best_candidates(ranking)],
     )
     session.add(quote)
     session.flush()
@@ -115,11 +108,24 @@ def get_quote(session: Session, quote_id: UUID) -> Quote:
     return quote
 
 
-def _best_ranks(ranking: Ranking) -> set[int]:
-    return {verdict.rank for verdict in ranking.verdicts if verdict.rank is not None}
+def assumptions_document(assumptions: Assumptions) -> dict[str, Any]:
+    """What a quote rests on, as it is stored and shown: times in seconds."""
+    return {
+        name: value.total_seconds() if isinstance(value, timedelta) else value
+        for name, value in asdict(assumptions).items()
+    }
 
 
-def _verdict(verdict: Any) -> dict[str, Any]:
+def best_candidates(ranking: Ranking) -> list[tuple[int, Candidate]]:
+    """The best of all and the best of every site, with their ranks."""
+    best = {verdict.rank for verdict in ranking.verdicts}
+    return [
+        (rank, candidate) for rank, candidate in enumerate(ranking.candidates, start=1) if rank <= BEST or rank in best
+    ]
+
+
+def verdict_document(verdict: SiteVerdict) -> dict[str, Any]:
+    """A verdict as it is stored and shown."""
     return {
         "site_id": str(verdict.site_id),
         "site": verdict.site,
@@ -144,11 +150,12 @@ def _offer(workload: Workload, candidate: Candidate, *, rank: int) -> QuoteOffer
         total=candidate.total.stored().value,
         hold=candidate.hold.stored().value,
         hourly=candidate.hourly.stored().value,
-        lines=[_line(line) for line in candidate.lines],
+        lines=[line_document(line) for line in candidate.lines],
     )
 
 
-def _line(line: CostLine) -> dict[str, str]:
+def line_document(line: CostLine) -> dict[str, str]:
+    """A cost line as it is stored and shown."""
     return {
         "component": line.component,
         "quantity": plain(line.quantity.value),

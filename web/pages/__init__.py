@@ -1,0 +1,1 @@
+"""The pages: plain HTML without scripts, of the same read models as the API."""

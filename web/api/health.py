@@ -1,0 +1,28 @@
+"""Is it alive: open to whoever asks, so that it says little."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+
+from web.api.schemas import Shown
+from web.clock import due_count
+from web.endpoint import Transaction
+from web.version import leeway_version
+
+router = APIRouter(prefix="/health", tags=["health"])
+
+
+class Health(Shown):
+    """`worker`: a worker runs in this process. `due`: leases that wait for one; it should not keep growing."""
+
+    status: str = "ok"
+    version: str
+    database: str = "ok"
+    worker: bool
+    due: int
+
+
+@router.get("")
+def show_health(request: Request, session: Transaction) -> Health:
+    """Whether the database answers (else 503), and whether anybody works."""
+    return Health(version=leeway_version(), worker=request.app.state.is_working(), due=due_count(session))

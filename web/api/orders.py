@@ -1,0 +1,50 @@
+"""Orders: a quote's offer, bought."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Header
+from pydantic import ConfigDict, Field
+
+from broker.database import database_now
+from broker.orders import Choice, place_order
+from web.api.schemas import Strict
+from web.api.workloads import Workload, in_detail
+from web.endpoint import ACTOR, ServicesOf, Transaction
+
+router = APIRouter(prefix="/orders", tags=["orders"])
+
+
+class OrderWanted(Strict):
+    """Which quote, and which of its offers."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"quote_id": "01938e5a-7f3e-7c4a-9d2b-5a1c3e7f9b2d", "rank": 1}]}
+    )
+
+    quote_id: UUID
+    rank: int = Field(1, ge=1, description="1 is the quote's first offer.")
+
+
+@router.post("", status_code=201, operation_id="place_order")
+def post_order(
+    wanted: OrderWanted,
+    session: Transaction,
+    services: ServicesOf,
+    idempotency_key: Annotated[
+        str | None, Header(min_length=1, max_length=200, description="Sent again with the same key: the same order.")
+    ] = None,
+) -> Workload:
+    """Place an order: money and quota are set aside and a worker is woken, or nothing happens."""
+    order = place_order(
+        session,
+        Choice(wanted.quote_id, wanted.rank, idempotency_key),
+        ledger=services.ledger,
+        jobs=services.jobs,
+        actor=ACTOR,
+        now=database_now(session),
+    )
+    session.flush()
+    return in_detail(session, order.id)
