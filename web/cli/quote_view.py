@@ -1,0 +1,115 @@
+"""A quote as people read it: the ranked offers, and for every site why it is where it is."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from rich.console import Console
+from rich.text import Text
+
+from web.cli import output
+from web.client.shapes import Offer, Quote, Verdict
+
+# The best offers; the site's own best ones stand in the reasons.
+_SHOWN: Final = 8
+
+
+def show_quote(quote: Quote, *, console: Console | None = None) -> None:
+    """Offers, reasons, and what to change where nothing fits."""
+    console = console or output.screen()
+    console.print(Text.assemble((output.clean(quote["name"]), "bold"), f" {_wanted(quote)}"))
+    console.print()
+    if quote["offers"]:
+        _show_offers(quote["offers"], console)
+    else:
+        console.print(Text("  No site can take it.", style="bold red"))
+    console.print()
+    show_reasons(quote, console=console)
+
+
+def show_reasons(quote: Quote, *, console: Console) -> None:
+    """A line for every site, and under it what to change where nothing fits; then the nearest changes of all."""
+    made = output.table("site", "why")
+    for verdict in sorted(quote["verdicts"], key=_place):
+        output.row(made, _site(verdict), _summary(verdict))
+        for reason in verdict["reasons"]:
+            what = f"{_words(reason['clause'])}: wanted {reason['wanted']}, there is {reason['offered']}. "
+            output.row(made, "", Text.assemble(output.clean(what), (output.clean(reason["hint"]), "cyan")))
+    output.show(made, empty="  No site is connected yet: `leeway site add`.", console=console, indent=2)
+    if quote["relaxations"]:
+        console.print()
+        console.print(Text("  What would help most:", style="bold"))
+        for line in quote["relaxations"]:
+            console.print(Text(f"    {output.clean(line)}", style="cyan"))
+
+
+def _place(verdict: Verdict) -> tuple[bool, int, str]:
+    return verdict["rank"] is None, verdict["rank"] or 0, verdict["site"]
+
+
+def _site(verdict: Verdict) -> Text:
+    return output.styled(verdict["site"], "dim" if verdict["rank"] is None else "bold")
+
+
+def _summary(verdict: Verdict) -> str:
+    """The reasons of a site where nothing fits have lines of their own."""
+    if verdict["rank"] is None and verdict["reasons"]:
+        count = verdict["offers"]
+        return f"none of its {count} instance types fits" if count > 1 else "nothing fits"
+    return verdict["summary"]
+
+
+def _words(clause: str) -> str:
+    return clause.replace("_", " ")
+
+
+def _show_offers(offers: list[Offer], console: Console) -> None:
+    shown = offers[:_SHOWN]
+    made = output.table(
+        "rank",
+        "site",
+        "machine",
+        "cores",
+        "memory",
+        "disk",
+        "GPUs",
+        "per hour",
+        "total",
+        "set aside",
+        right=("rank", "cores", "memory", "disk", "GPUs", "per hour", "total", "set aside"),
+    )
+    hourly = output.column([offer["hourly"] for offer in shown])
+    total = output.column([offer["total"] for offer in shown])
+    hold = output.column([offer["hold"] for offer in shown])
+    for place, offer in enumerate(shown):
+        output.row(
+            made,
+            str(offer["rank"]),
+            offer["site"],
+            offer["offer"],
+            str(offer["cores"]),
+            output.memory(offer["memory_mib"]),
+            f"{offer['disk_gib']} GiB",
+            str(offer["gpus"]) if offer["gpus"] else "-",
+            hourly[place],
+            output.styled(total[place], "bold" if place == 0 else ""),
+            hold[place],
+        )
+    output.show(made, console=console, indent=2)
+    if len(offers) > len(shown):
+        console.print(Text(f"  and {len(offers) - len(shown)} more (--json shows all)", style="dim"))
+
+
+def _wanted(quote: Quote) -> str:
+    """The workload in one line, from its canonical document."""
+    workload = quote["workload"]
+    resources = workload["resources"]
+    parts = [f"{resources['cores']} cores", str(resources["memory"])]
+    if resources.get("disk"):
+        parts.append(f"{resources['disk']} disk")
+    if resources.get("gpus"):
+        parts.append(f"{resources['gpus']} x {resources.get('gpu_model', 'GPU')}")
+    parts += [str(workload["image"]), str(workload["duration"])]
+    if workload.get("count"):
+        parts.insert(0, f"{workload['count']} machines of")
+    return output.clean(f"for project {quote['project']}: {', '.join(parts)}")

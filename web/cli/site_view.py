@@ -1,0 +1,96 @@
+"""Sites as people read them: one line each, or one with its quota and the last check."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Final
+
+from rich.console import Console
+from rich.text import Text
+
+from web.cli import output
+from web.client.shapes import Diagnosis, Quota, Site
+
+_UNITS: Final = {"ram_mib": "memory", "memory_mib": "memory"}
+
+
+def show_list(sites: Sequence[Site], *, now: datetime, console: Console | None = None) -> None:
+    """A line for each."""
+    made = output.table("site", "provider", "kind", "use", "machine types", "images", "listed", "trouble", right=(
+        "machine types", "images"))  # fmt: skip
+    for site in sites:
+        output.row(
+            made,
+            output.styled(site["name"], "bold"),
+            site["provider"],
+            site["adapter"],
+            _use(site),
+            str(site["offers"]),
+            str(len(site["images"])),
+            output.when(site["listed_at"], now=now),
+            output.styled(trouble(site) or "", "red"),
+        )
+    output.show(made, empty="No site yet: `leeway site add`.", console=console)
+
+
+def show_site(site: Site, *, now: datetime, console: Console | None = None) -> None:
+    """All of one."""
+    console = console or output.screen()
+    console.print(Text.assemble((output.clean(site["name"]), "bold"), f"  {output.clean(site['endpoint'])}"))
+    facts = output.table("", "")
+    facts.show_header = False
+    place = ", ".join(part for part in (site["region"], site["jurisdiction"]) if part) or "not stated"
+    output.row(facts, "provider", site["provider"])
+    output.row(facts, "region", place)
+    output.row(facts, "use", _use(site))
+    output.row(facts, "listed", output.when(site["listed_at"], now=now))
+    output.row(facts, "machine types", str(site["offers"]))
+    output.row(facts, "images", ", ".join(site["images"]) or "none")
+    if found := trouble(site):
+        output.row(facts, "trouble", output.styled(found, "red"))
+    output.show(facts, console=console, indent=2)
+    console.print()
+    _show_quota(site["quota"], console)
+    console.print()
+    show_diagnosis(site["diagnosis"], console=console)
+
+
+def _show_quota(quota: Sequence[Quota], console: Console) -> None:
+    made = output.table("quota", "limit", "used", "free", right=("limit", "used", "free"))
+    for one in quota:
+        name = one["resource"]
+        is_memory = name in _UNITS
+        amounts = (one["limit"], one["used"], one["free"])
+        output.row(made, _UNITS.get(name, name.replace("_", " ")), *(_amount(text, is_memory) for text in amounts))
+    output.show(made, empty="Its quota is not known yet.", console=console, indent=2)
+
+
+def _amount(text: str | None, is_memory: bool) -> str:  # noqa: FBT001 - two arguments of a cell
+    if text is None:
+        return "unlimited"
+    return output.memory(int(Decimal(text))) if is_memory else text
+
+
+def show_diagnosis(steps: Sequence[Diagnosis], *, console: Console | None = None) -> None:
+    """What was tried with the credential, step by step."""
+    made = output.table("step", "", "what was found")
+    for step in steps:
+        mark = output.styled("ok" if step["ok"] else "failed", "green" if step["ok"] else "bold red")
+        output.row(made, step["step"], mark, step["detail"])
+        if step["hint"]:
+            output.row(made, "", "", output.styled(step["hint"], "cyan"))
+    output.show(made, empty="It has not been checked yet.", console=console, indent=2)
+
+
+def trouble(site: Site) -> str | None:
+    """What keeps machines from being started there, None where nothing does."""
+    failed = next((step for step in site["diagnosis"] if not step["ok"]), None)
+    return site["trouble"] or (failed["detail"] if failed else None)
+
+
+def _use(site: Site) -> str:
+    if not site["enabled"]:
+        return "off"
+    return "observe" if site["observe_only"] else "broker"

@@ -1,0 +1,61 @@
+"""`leeway stop`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import click
+
+from web.cli import output
+from web.cli.command import LeewayCommand, connect, json_option, print_json
+from web.cli.following import follow, is_over
+from web.cli.main import HELPS
+from web.cli.waiting import Waiting
+from web.client.client import Client
+from web.client.shapes import Workload
+
+EPILOG = """\b
+Examples:
+  leeway stop era5-trial
+  leeway stop era5-trial --shelve
+"""
+_HOW: Final = {"end": "end", "keep": "stop", "shelve": "shelve"}
+_STATE: Final = {"stop": "stopped", "shelve": "shelved"}
+
+
+@click.command("stop", cls=LeewayCommand, short_help=HELPS["stop"], epilog=EPILOG)
+@click.argument("workload")
+@click.option("--keep", "what", flag_value="keep", help="Only power it off: it keeps its place, and may cost the same.")
+@click.option("--shelve", "what", flag_value="shelve", help="Keep the disk, give the place back; what that costs is "
+              "the rate card's matter.")  # fmt: skip
+@click.option("--reason", help="Written into its timeline.")
+@click.option("--wait/--no-wait", default=True, help="Wait until it is done (the default), or return at once.")
+@json_option
+def command(workload: str, *, what: str | None, reason: str | None, wait: bool, as_json: bool) -> None:
+    """End WORKLOAD (a name or an id): its machines are deleted, with their disks, and what it held is given back.
+
+    With --keep or --shelve the order goes on, and `leeway start` brings the machines back.
+    """
+    how = _HOW[what or "end"]
+    with connect() as client:
+        item = client.stop(workload, how=how, reason=reason)
+        if wait:
+            item = wait_until_stopped(client, item, how=how, is_quiet=as_json)
+    if as_json:
+        print_json(item)
+        return
+    money = item["money"]
+    done = {"end": "is over", "stop": "is stopped", "shelve": "is shelved"}[how]
+    output.say(f"{item['name']} {done if wait else 'is stopping'}. Spent: {output.money(money['spent'])}.")
+
+
+def wait_until_stopped(client: Client, item: Workload, *, how: str = "end", is_quiet: bool = False) -> Workload:
+    """Follow a workload until it is gone, stopped or shelved."""
+
+    def done(now: Workload) -> bool:
+        if is_over(now) or how == "end":
+            return is_over(now)
+        return all(machine["state"] == _STATE[how] for machine in now["machines"] if machine["gone_at"] is None)
+
+    with Waiting(f"waiting for {item['name']} to stop", is_quiet=is_quiet) as waiting:
+        return follow(client, item, done, waiting)

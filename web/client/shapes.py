@@ -1,0 +1,258 @@
+"""What the API answers, as far as the commands read it. Amounts are exact: plain digits as text."""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+
+class Money(TypedDict):
+    """`commodity` is a currency (ISO 4217) or an allocation unit."""
+
+    value: str
+    commodity: str
+
+
+class Health(TypedDict):
+    status: str
+    version: str
+    database: str
+    worker: bool
+    due: int
+
+
+class Quota(TypedDict):
+    resource: str
+    limit: str | None
+    used: str
+    free: str | None
+
+
+class Diagnosis(TypedDict):
+    step: str
+    ok: bool
+    detail: str
+    hint: str | None
+
+
+class Site(TypedDict):
+    id: str
+    name: str
+    provider: str
+    adapter: str
+    endpoint: str
+    region: str | None
+    jurisdiction: str | None
+    observe_only: bool
+    enabled: bool
+    listed_at: str | None
+    trouble: str | None
+    offers: int
+    images: list[str]
+    quota: list[Quota]
+    checked_at: str | None
+    check_wanted_at: str | None
+    check_pending: bool
+    diagnosis: list[Diagnosis]
+
+
+class RateCard(TypedDict):
+    id: str
+    provider: str
+    number: int
+    name: str
+    currency: str
+    valid_from: str
+    valid_to: str | None
+    skus: int
+
+
+class Institution(TypedDict):
+    name: str
+    title: str
+    jurisdiction: str | None
+
+
+class Project(TypedDict):
+    id: str
+    name: str
+    title: str
+    institution: Institution
+
+
+class Grant(TypedDict):
+    id: str
+    project: str
+    name: str
+    position: int
+    amount: Money
+    starts_at: str
+    ends_at: str
+    spent: Money
+    held: Money
+    free: Money
+
+
+class Offer(TypedDict):
+    """`total`, `hold` and `hourly` are for the whole workload."""
+
+    rank: int
+    site: str
+    offer: str
+    cores: int
+    memory_mib: int
+    disk_gib: int
+    gpus: int
+    total: Money
+    hold: Money
+    hourly: Money
+    lines: list[dict[str, str]]
+
+
+class Reason(TypedDict):
+    clause: str
+    wanted: str
+    offered: str
+    hint: str
+
+
+class Verdict(TypedDict):
+    site: str
+    rank: int | None
+    summary: str
+    offers: int
+    reasons: list[Reason]
+
+
+class Quote(TypedDict):
+    """A preview has no ids and no times."""
+
+    id: str | None
+    workload_id: str | None
+    name: str
+    project: str
+    workload: dict[str, Any]
+    made_at: str | None
+    expires_at: str | None
+    offers: list[Offer]
+    verdicts: list[Verdict]
+    eliminated: dict[str, int]
+    relaxations: list[str]
+    assumptions: dict[str, Any]
+
+
+class Order(TypedDict):
+    id: str
+    state: str
+    placed_at: str
+    ended_at: str | None
+    reason: str | None
+    members: int
+    duration_seconds: int
+
+
+class Picked(TypedDict):
+    site: str
+    name: str
+    total: Money
+    hourly: Money
+
+
+class Machine(TypedDict):
+    lease_id: str
+    member: int
+    name: str
+    site: str
+    state: str
+    desired: str
+    addresses: list[str]
+    started_at: str | None
+    ends_at: str
+    gone_at: str | None
+    trouble: str | None
+
+
+class Spent(TypedDict):
+    """`accrued` null: a price is not known."""
+
+    held: Money
+    spent: Money
+    accrued: Money | None
+    other: list[Money]
+
+
+class Event(TypedDict):
+    at: str
+    kind: str
+    text: str
+    actor: str
+    lease_id: str | None
+
+
+class WorkloadItem(TypedDict):
+    """A workload as lists show it."""
+
+    id: str
+    name: str
+    project: str
+    order: Order
+    offer: Picked
+    quote_id: str
+    machines: list[Machine]
+    money: Spent
+
+
+class Workload(WorkloadItem):
+    """A workload in detail. `events_left_out`: how many older ones are not in `events`."""
+
+    document: dict[str, Any]
+    events: list[Event]
+    events_left_out: int
+
+
+class Explanation(TypedDict):
+    id: str
+    name: str
+    order_state: str
+    quote: Quote
+    refusals: list[Event]
+
+
+class GrantSpend(TypedDict):
+    name: str
+    starts_at: str
+    ends_at: str
+    ceiling: Money
+    spent: Money
+    held: Money
+    accrued: Money | None
+    free: Money
+
+
+class WorkloadSpend(TypedDict):
+    workload: str
+    machine: str
+    lease_id: str
+    site: str
+    state: str
+    charged: list[Money]
+    accrued: list[Money] | None
+
+
+class Spend(TypedDict):
+    project: str
+    at: str
+    grants: list[GrantSpend]
+    workloads: list[WorkloadSpend]
+    overdraft: list[Money]
+
+
+class Finding(TypedDict):
+    id: str
+    kind: str
+    text: str
+    hint: str
+    site: str | None
+    lease_id: str | None
+    per_day: Money | None
+    first_seen_at: str
+    last_seen_at: str
