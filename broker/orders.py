@@ -6,6 +6,7 @@ balances by id, order, lease.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -23,7 +24,7 @@ from broker.models.leases import Desired, Lease, LeaseState
 from broker.models.workloads import Order, OrderState, Quote, QuoteOffer, WorkloadRow
 from broker.placement import Workload
 from broker.ports import Jobs, Ledger
-from broker.quota import QuotaTaken, take_quota
+from broker.quota import hold_quota, take_quota
 from broker.remote import MachineSpec
 from broker.timeline import tell, tell_order
 from broker.tools import Tools
@@ -70,7 +71,6 @@ def place_order(session: Session, choice: Choice, *, ledger: Ledger, jobs: Jobs,
     if picked is None:
         raise NoOffer(f"the quote has no offer {choice.rank}", hint="See `leeway explain` for what each site lacks.")
     workload = parse(row.document)
-    hold_quota = take_quota(session, picked, workload, members=workload.count)
     order = Order(
         workload_id=row.id,
         quote_id=quote.id,
@@ -86,14 +86,19 @@ def place_order(session: Session, choice: Choice, *, ledger: Ledger, jobs: Jobs,
     session.flush()
     until = now + workload.duration
     held = Amount.of(picked.hold, picked.commodity)
-    ledger.hold(session, order.id, [held], until, now=now)
     site = session.get_one(Site, picked.site_id)
     tell_order(session, order, "order", f"ordered {_words(session, picked)} at {site.name}", actor=actor)
     tell_order(session, order, "hold", f"{held} set aside until {until:%Y-%m-%d %H:%M} UTC")
+    leases = []
     for member in range(1, workload.count + 1):
-        lease = _new_lease(session, order, picked, workload, member=member, now=now)
-        hold_quota(lease)
-        jobs.defer(session, RECONCILE, str(lease.id))
+        leases.append(_new_lease(session, order, picked, workload, member=member, now=now))
+        jobs.defer(session, RECONCILE, str(leases[-1].id))
+    session.flush()
+    # Last, as everybody wants these locks: pools first, then balances.
+    shares = take_quota(session, picked, workload, members=workload.count)
+    for lease in leases:
+        hold_quota(session, shares, lease)
+    ledger.hold(session, order.id, [held], until, now=now)
     return order
 
 
@@ -224,11 +229,11 @@ def finish_lease(tools: Tools, mine: Claim) -> None:
         following = None
         if lease.failure is not None and order.state in (OrderState.PLACED, OrderState.ACTIVE):
             following = _next_offer(session, order, lease)
-        hold_quota = None
+        shares = None
         workload = parse(session.get_one(WorkloadRow, order.workload_id).document)
         if following is not None:
-            hold_quota = _try_quota(session, following, workload)
-        if following is not None and hold_quota is not None:
+            shares = _try_quota(session, following, workload)
+        if following is not None and shares is not None:
             tools.ledger.extend(
                 session, order.id, [_hold_with(session, order, lease, following)], _until(order), now=_now(session)
             )
@@ -243,13 +248,13 @@ def finish_lease(tools: Tools, mine: Claim) -> None:
         tell(session, lease, "gone", "nothing of it is left at the site")
         if lease.failure is None or order.state not in (OrderState.PLACED, OrderState.ACTIVE):
             return
-        if following is None or hold_quota is None:
+        if following is None or shares is None:
             order.state, order.reason = OrderState.RETURNED, lease.failure
             text = f"no other offer within what was approved: {lease.failure}"
             tell_order(session, order, "returned", text)
             return
         again = _new_lease(session, order, following, workload, member=lease.member, now=_now(session))
-        hold_quota(again)
+        hold_quota(session, shares, again)
         tools.jobs.defer(session, RECONCILE, str(again.id))
         site = session.get_one(Site, following.site_id)
         tell(session, again, "next", f"trying the next offer: {_words(session, following)} at {site.name}")
@@ -281,7 +286,7 @@ def _next_offer(session: Session, order: Order, lease: Lease) -> QuoteOffer | No
     return None
 
 
-def _try_quota(session: Session, picked: QuoteOffer, workload: Workload) -> QuotaTaken | None:
+def _try_quota(session: Session, picked: QuoteOffer, workload: Workload) -> Mapping[UUID, Decimal] | None:
     try:
         return take_quota(session, picked, workload, members=1)
     except (QuotaExhausted, Conflict):

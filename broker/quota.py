@@ -52,22 +52,13 @@ def free_quota(session: Session, pools: Iterable[QuotaPool]) -> dict[UUID, Decim
     }
 
 
-class QuotaTaken:
-    """Quota that was found free under lock, to be written beside each lease that takes its share."""
-
-    def __init__(self, session: Session, shares: Mapping[UUID, Decimal]) -> None:
-        """`shares`: what one lease takes of each pool."""
-        self._session = session
-        self._shares = shares
-
-    def __call__(self, lease: Lease) -> None:
-        """Write the lease's share."""
-        for pool_id, amount in self._shares.items():
-            self._session.add(QuotaHold(pool_id=pool_id, lease_id=lease.id, amount=amount))
+def hold_quota(session: Session, shares: Mapping[UUID, Decimal], lease: Lease) -> None:
+    """Write down what one lease takes of each pool."""
+    session.add_all(QuotaHold(pool_id=pool_id, lease_id=lease.id, amount=amount) for pool_id, amount in shares.items())
 
 
-def take_quota(session: Session, picked: QuoteOffer, workload: Workload, *, members: int) -> QuotaTaken:
-    """Lock the site's pools in the order of their ids and see that all members fit."""
+def take_quota(session: Session, picked: QuoteOffer, workload: Workload, *, members: int) -> Mapping[UUID, Decimal]:
+    """Lock the site's pools in the order of their ids and see that all members fit; returns one lease's shares."""
     offer = session.get_one(Offer, picked.offer_id)
     site = session.get_one(Site, picked.site_id)
     if site.observe_only or not site.is_enabled:
@@ -92,4 +83,4 @@ def take_quota(session: Session, picked: QuoteOffer, workload: Workload, *, memb
                 site=site.name,
                 resource=pool.resource,
             )
-    return QuotaTaken(session, {pool.id: wanted[pool.resource] for pool in pools})
+    return {pool.id: wanted[pool.resource] for pool in pools}

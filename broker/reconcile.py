@@ -274,11 +274,11 @@ def _wait(run: Pass, view: View, step: Wait) -> timedelta | None:
 def read(sessions: sessionmaker[Session], lease_id: UUID) -> View:
     """The lease with its parts and attempts, detached, and the database's clock."""
     with sessions() as session:
-        lease = session.scalars(
-            select(Lease).where(Lease.id == lease_id).options(selectinload(Lease.parts), selectinload(Lease.attempts))
-        ).one()
-        order, now = session.execute(
-            select(Order.state, func.clock_timestamp()).where(Order.id == lease.order_id)
+        lease, order, now = session.execute(
+            select(Lease, Order.state, func.clock_timestamp())
+            .join(Order, Order.id == Lease.order_id)
+            .where(Lease.id == lease_id)
+            .options(selectinload(Lease.parts), selectinload(Lease.attempts))
         ).one()
         return View(lease, order, now)
 
