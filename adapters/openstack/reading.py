@@ -183,16 +183,25 @@ def read_networks(session: Session, deadline: Deadline) -> list[RemoteNetwork]:
     project_id = session.token(deadline).project_id
 
     def convert(network: Document) -> RemoteNetwork | None:
-        is_external = network.get("router:external") is True
-        owner = network.get("project_id") or network.get("tenant_id")
-        # An administrator's credential also sees what belongs to others.
-        is_ours = owner == project_id or network.get("shared") is True or is_external
-        is_up = network.get("admin_state_up") is not False and network.get("status") in ("ACTIVE", None)
-        if not (is_ours and is_up and network.get("subnets", ["unknown"])):
-            return None
-        return RemoteNetwork(network["id"], str(network.get("name") or network["id"]), is_external)
+        return read_network(network, project_id)
 
     return session.all(get(Service.NETWORK, "/v2.0/networks", "reading the networks"), "networks", convert, deadline)
+
+
+def read_network(network: Document, project_id: str) -> RemoteNetwork | None:
+    """One network; None for one that is down, without addresses, or somebody else's (an administrator sees those)."""
+    is_ours = (network.get("project_id") or network.get("tenant_id")) == project_id
+    is_shared = network.get("shared") is True
+    is_external = network.get("router:external")
+    if is_external is None:
+        # Neutron's newer policies show this field to the owner alone; but why else would we see a stranger's network.
+        is_external = not is_ours and not is_shared
+    is_up = network.get("admin_state_up") is not False and network.get("status") in ("ACTIVE", None)
+    # The subnets of an external network are its operator's, and not always shown.
+    has_addresses = is_external or bool(network.get("subnets", True))
+    if not (is_up and has_addresses and (is_ours or is_shared or is_external)):
+        return None
+    return RemoteNetwork(network["id"], str(network.get("name") or network["id"]), is_external is True)
 
 
 # --- quotas ------------------------------------------------------------------------------------------------------

@@ -1,0 +1,267 @@
+"""The adapter against real services: what the sandbox says of OpenStack must be true of OpenStack."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from adapters.openstack.adapter import OpenStack
+from adapters.registry import Registry
+from broker.errors import SiteConflict, SiteDenied, SiteQuota, SiteRefused
+from broker.remote import Deadline, MachineSpec, MachineState, PartKind, RemoteMachine, Secret, SiteAddress, Tags
+
+CLOUDS = Path(os.environ.get("LEEWAY_PEERS_HOME") or "/var/lib/leeway-peers") / "openstack" / "clouds.yaml"
+SECONDS = 180.0  # a busy machine takes a minute for what takes three seconds on an idle one
+PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEqMzsk6JNBVqz0LBgtBtAv2YfGrV7sQRuFI5MI2Xgtw alice@laptop"
+
+pytestmark = [
+    pytest.mark.peer,
+    pytest.mark.skipif(
+        not CLOUDS.exists(),
+        reason=f"NO REAL OPENSTACK: {CLOUDS} does not exist; start it as root with tests/peers/openstack/up",
+    ),
+]
+
+Open = Callable[..., OpenStack]
+
+
+def soon() -> Deadline:
+    return Deadline.after(SECONDS)
+
+
+def address_and_secret(entry: str) -> tuple[SiteAddress, Secret]:
+    """A site as an entry of clouds.yaml describes it."""
+    cloud: dict[str, Any] = yaml.safe_load(CLOUDS.read_text(encoding="utf-8"))["clouds"][entry]
+    fields = {name: value for name, value in cloud["auth"].items() if name != "auth_url"}
+    endpoint = cloud["auth"]["auth_url"]
+    address = SiteAddress(uuid.uuid4(), entry, "openstack", endpoint, cloud["region_name"], uuid.uuid4(), {})
+    return address, Secret(fields)
+
+
+@pytest.fixture
+def open_as() -> Iterator[Open]:
+    """The adapter for an entry of clouds.yaml, with other fields of the address or the credential if given."""
+    registry = Registry()
+
+    def open_one(entry: str, *, fields: dict[str, str] | None = None, **changes: Any) -> OpenStack:
+        address, secret = address_and_secret(entry)
+        adapter = registry.open(replace(address, **changes), Secret({**secret.reveal(), **(fields or {})}))
+        assert isinstance(adapter, OpenStack)
+        return adapter
+
+    yield open_one
+    registry.close()
+
+
+@pytest.fixture
+def alice(open_as: Open) -> OpenStack:
+    return open_as("leeway-alice")
+
+
+def spec(adapter: OpenStack, flavor: str = "m1.tiny") -> MachineSpec:
+    offers = {offer.name: offer.remote_id for offer in adapter.offers(deadline=soon())}
+    images = {image.name: image.remote_id for image in adapter.images(deadline=soon())}
+    return MachineSpec(
+        name="Peer test",
+        instance_type=offers[flavor],
+        image=images["cirros"],
+        public_address=True,
+        ssh_key=PUBLIC_KEY,
+        user_data="#cloud-config\n{}\n",
+    )
+
+
+def new_tags() -> Tags:
+    until = datetime.now(UTC) + timedelta(hours=1)
+    return Tags(uuid.uuid4(), uuid.uuid4(), uuid.uuid4(), "climate/Lauf 2 ü", until)
+
+
+def launch(adapter: OpenStack, machine: MachineSpec, tags: Tags, until: PartKind | None = None) -> dict[PartKind, str]:
+    made: dict[PartKind, str] = {}
+    for part in adapter.plan(machine):
+        if part.kind is until:
+            break
+        made[part.kind] = adapter.make(part.kind, machine, tags=tags, made=made, deadline=soon())
+    return made
+
+
+def wait_for(adapter: OpenStack, server_id: str, *states: MachineState) -> RemoteMachine:
+    limit = time.monotonic() + SECONDS
+    while True:
+        seen = adapter.look(PartKind.SERVER, server_id, deadline=soon())
+        assert isinstance(seen, RemoteMachine)
+        if seen.state in states:
+            return seen
+        assert time.monotonic() < limit, f"still {seen.raw_status} after {SECONDS:.0f} s"
+        time.sleep(1)
+
+
+def remove(adapter: OpenStack, machine: MachineSpec, made: dict[PartKind, str]) -> None:
+    """Delete part by part, in the plan's reverse order, each until a look says that it is gone."""
+    for kind in reversed([part.kind for part in adapter.plan(machine) if part.kind in made]):
+        limit = time.monotonic() + SECONDS
+        adapter.delete(kind, made[kind], deadline=soon())
+        while adapter.look(kind, made[kind], deadline=soon()) is not None:
+            assert time.monotonic() < limit, f"{kind} is still there after {SECONDS:.0f} s"
+            time.sleep(1)
+        adapter.delete(kind, made[kind], deadline=soon())
+
+
+def test_a_machine_lives_stops_shelves_and_goes(alice: OpenStack) -> None:
+    machine, tags = spec(alice), new_tags()
+    made = launch(alice, machine, tags)
+    try:
+        running = wait_for(alice, made[PartKind.SERVER], MachineState.RUNNING)
+        assert running.tags == tags
+        assert running.instance_type == machine.instance_type
+        assert running.launched_at is not None
+        assert len(running.addresses) == 2
+        listing = alice.listing(deadline=soon())
+        assert {part.remote_id for part in (*listing.machines, *listing.parts) if part.tags == tags} == set(
+            made.values()
+        )
+        for kind, remote_id in made.items():
+            found = alice.find(kind, lease=tags.lease, made=made, deadline=soon())
+            assert [(part.remote_id, part.tags) for part in found] == [(remote_id, tags)]
+        with pytest.raises(SiteConflict):
+            alice.make(PartKind.SERVER, machine, tags=tags, made=made, deadline=soon())
+        again = alice.make(PartKind.KEY_PAIR, machine, tags=tags, made={}, deadline=soon())
+        assert again == made[PartKind.KEY_PAIR]
+        for change, state in (
+            (alice.stop, MachineState.STOPPED),
+            (alice.start, MachineState.RUNNING),
+            (alice.shelve, MachineState.SHELVED),
+            (alice.unshelve, MachineState.RUNNING),
+        ):
+            change(made[PartKind.SERVER], deadline=soon())
+            wait_for(alice, made[PartKind.SERVER], state)
+            change(made[PartKind.SERVER], deadline=soon())
+    finally:
+        remove(alice, machine, made)
+    listing = alice.listing(deadline=soon())
+    assert not [part for part in (*listing.machines, *listing.parts) if part.tags == tags]
+
+
+def test_a_gpu_is_read_from_the_flavor_and_gets_a_place(alice: OpenStack) -> None:
+    offer = next(offer for offer in alice.offers(deadline=soon()) if offer.name == "g1.a100")
+    assert (offer.gpus, offer.gpu_model) == (1, "A100")
+    machine, tags = replace(spec(alice, "g1.a100"), public_address=False, ssh_key=None), new_tags()
+    made = launch(alice, machine, tags)
+    try:
+        wait_for(alice, made[PartKind.SERVER], MachineState.RUNNING)
+    finally:
+        remove(alice, machine, made)
+
+
+def test_a_machine_without_a_host_is_accepted_fails_and_is_still_there(alice: OpenStack) -> None:
+    machine, tags = replace(spec(alice, "x1.nowhere"), public_address=False), new_tags()
+    made = launch(alice, machine, tags)
+    try:
+        failed = wait_for(alice, made[PartKind.SERVER], MachineState.ERROR)
+        assert "No valid host" in (failed.fault or "")
+    finally:
+        remove(alice, machine, made)
+
+
+def test_two_requests_for_one_port_never_run_two_machines(alice: OpenStack) -> None:
+    """Nova takes the port only while it builds: a quick second request may get its 202 too, and then fails."""
+    machine, tags = replace(spec(alice), public_address=False), new_tags()
+    made = launch(alice, machine, tags, until=PartKind.SERVER)
+    servers = [alice.make(PartKind.SERVER, machine, tags=tags, made=made, deadline=soon())]
+    with contextlib.suppress(SiteConflict):
+        servers.append(alice.make(PartKind.SERVER, machine, tags=tags, made=made, deadline=soon()))
+    try:
+        states = [
+            wait_for(alice, server, MachineState.RUNNING, MachineState.ERROR, MachineState.DELETING).state
+            for server in servers
+        ]
+        assert states.count(MachineState.RUNNING) == 1
+        found = alice.find(PartKind.SERVER, lease=tags.lease, made=made, deadline=soon())
+        assert {part.remote_id for part in found} == set(servers), "a search finds every one of them"
+    finally:
+        for server in servers:
+            remove(alice, machine, {PartKind.SERVER: server})
+        remove(alice, machine, {kind: made[kind] for kind in made if kind is not PartKind.SERVER})
+
+
+def test_quotas_are_read_and_refuse(open_as: Open) -> None:
+    tim = open_as("leeway-tim")
+    limits = {quota.resource: quota.limit for quota in tim.quotas(deadline=soon())}
+    assert [limits[name] for name in ("instances", "cores", "memory_mib")] == [1, 2, 4096]
+    assert {"floating_ips", "ports"} <= set(limits)
+    unlimited = {quota.resource: quota.limit for quota in open_as("leeway-lena").quotas(deadline=soon())}
+    assert unlimited["instances"] is None
+    machine, tags = replace(spec(tim, "m1.large"), public_address=False), new_tags()
+    made = launch(tim, machine, tags, until=PartKind.SERVER)
+    try:
+        with pytest.raises(SiteQuota):
+            tim.make(PartKind.SERVER, machine, tags=tags, made=made, deadline=soon())
+    finally:
+        remove(tim, machine, made)
+
+
+def test_what_nova_does_not_know_is_refused(alice: OpenStack) -> None:
+    machine, tags = replace(spec(alice), public_address=False, ssh_key=None), new_tags()
+    made = launch(alice, machine, tags, until=PartKind.SERVER)
+    try:
+        for wrong in (
+            replace(machine, image=str(uuid.uuid4())),
+            replace(machine, instance_type="none"),
+            replace(machine, user_data="x" * 70_000),
+        ):
+            with pytest.raises(SiteRefused):
+                alice.make(PartKind.SERVER, wrong, tags=tags, made=made, deadline=soon())
+    finally:
+        remove(alice, machine, made)
+
+
+def test_absence_is_said_by_each_service(alice: OpenStack) -> None:
+    for kind in PartKind:
+        assert alice.look(kind, str(uuid.uuid4()), deadline=soon()) is None
+        alice.delete(kind, str(uuid.uuid4()), deadline=soon())
+
+
+def test_who_may_only_read_is_denied_and_told_so(open_as: Open) -> None:
+    rita = open_as("leeway-rita")
+    with pytest.raises(SiteDenied):
+        rita.make(PartKind.PORT, spec(rita), tags=new_tags(), made={}, deadline=soon())
+    failed = [step for step in rita.check(deadline=soon()) if not step.ok]
+    assert [step.step for step in failed] == ["project"]
+    assert "member" in (failed[0].hint or "")
+
+
+@pytest.mark.parametrize("entry", ["leeway-alice", "leeway-alice-credential", "leeway-lena"])
+def test_a_good_credential_passes_every_step(open_as: Open, entry: str) -> None:
+    assert [step for step in open_as(entry).check(deadline=soon()) if not step.ok] == []
+
+
+@pytest.mark.parametrize(
+    ("entry", "changes", "told"),
+    [
+        ("leeway-alice", {"fields": {"password": "no"}}, ("credential", "password")),
+        ("leeway-alice", {"fields": {"username": "nobody"}}, ("credential", "user name")),
+        ("leeway-alice", {"fields": {"user_domain_name": "Elsewhere"}}, ("credential", "Elsewhere")),
+        ("leeway-alice", {"fields": {"project_name": "tiny"}}, ("project", "climate")),
+        ("leeway-alice", {"fields": {"project_domain_name": "Elsewhere"}}, ("project", "climate")),
+        ("leeway-alice-credential", {"fields": {"application_credential_secret": "no"}}, ("credential", "secret")),
+        ("leeway-alice-credential", {"fields": {"application_credential_id": "none"}}, ("credential", "id")),
+        ("leeway-alice", {"region": "RegionTwo"}, ("region", "RegionOne")),
+        ("leeway-alice", {"endpoint": "http://127.0.0.1:8774/v2.1"}, ("endpoint", "auth_url")),
+        ("leeway-alice", {"settings": {"network": "none-such"}}, ("networks", "climate-net")),
+    ],
+)
+def test_what_is_wrong_is_told_apart(open_as: Open, entry: str, changes: dict[str, Any], told: tuple[str, str]) -> None:
+    step, words = told
+    failed = [found for found in open_as(entry, **changes).check(deadline=soon()) if not found.ok]
+    assert [found.step for found in failed] == [step]
+    assert words in f"{failed[0].detail} {failed[0].hint}"
