@@ -46,9 +46,10 @@ def test_an_entry_moves_balances_and_holds_together(world: World) -> None:
 def test_a_key_is_posted_once(world: World) -> None:
     grant = world.grant("10")
     (hold,) = world.holds(world.order("4"))
-    first = pay(world, grant, "1", key="segment:1", hold_id=hold.id)
-    assert pay(world, grant, "1", key="segment:1", hold_id=hold.id) == first
-    assert world.of_grant(grant) == (1, 3)
+    first = pay(world, grant, "4", key="segment:1", hold_id=hold.id)
+    # Even where the hold, used up by the first, could not pay a second.
+    assert pay(world, grant, "4", key="segment:1", hold_id=hold.id) == first
+    assert world.of_grant(grant) == (4, 0)
     assert world.entries() == 1
 
 

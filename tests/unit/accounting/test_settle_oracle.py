@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from accounting.ledger import verify
 from accounting.models.charges import Charge, Segment
+from accounting.models.ledger import Balance
 from accounting.settle import settle
 from broker.models.leases import Lease, LeaseState
 from broker.models.workloads import Order, OrderState
@@ -191,3 +192,33 @@ def test_settling_and_holding_on_one_grant_do_not_wait_in_a_circle(sessions: ses
         assert sum(spent for spent, _ in posted) == 8 * Decimal("0.6")
         assert sum(held for _, held in posted) == 40
         assert verify(session) == []
+
+
+@pytest.mark.parametrize("first", [Balance, Order])
+def test_locks_are_taken_in_the_order_that_all_keep(
+    sessions: sessionmaker[Session], first: type[Balance | Order]
+) -> None:
+    """Grant balances, order, lease: who waits for one of them holds none of those that come after it."""
+    with sessions.begin() as session:
+        world = World(session)
+        world.card()
+        world.grant("10")
+        order = world.order("5")
+        lease = world.lease(order)
+        world.see(lease, T0, LeaseState.RUNNING)
+        world.see(lease, T0 + HOUR, LeaseState.GONE)
+
+    def run() -> int:
+        with sessions.begin() as session:
+            return settle(session, lease.id, now=T0 + HOUR).charged
+
+    with ThreadPoolExecutor(1) as pool:
+        with sessions.begin() as session:
+            session.execute(select(first.id).with_for_update())
+            waiting = pool.submit(run)
+            with pytest.raises(TimeoutError):
+                waiting.result(timeout=0.5)
+            after = (Order, Lease) if first is Balance else (Lease,)
+            for row in after:
+                session.execute(select(row.id).with_for_update(nowait=True))
+        assert waiting.result(timeout=10) == 1
