@@ -78,15 +78,19 @@ def _change(judgement: Judgement, clause: Clause, workload: Workload) -> Change 
 
 
 def _fewer(judgement: Judgement, clause: Clause, workload: Workload) -> Change | None:
-    """As many machines as the quota takes; without addresses where none is left."""
+    """As many machines as every short quota takes; without addresses where none is left."""
     case = judgement.case
-    room = int((case.site.free[QUOTA[clause]] or Decimal(0)) // needs(case.workload, case.offer)[clause])
-    if room >= 1:
-        count = min(room, workload.count)
-        return replace(workload, count=count), f"ask for {counted(count, 'machine')} instead of {case.workload.count}"
-    if clause is Clause.QUOTA_ADDRESSES:
+    rooms = {
+        short: int((case.site.free[QUOTA[short]] or Decimal(0)) // each)
+        for short, each in needs(case.workload, case.offer).items()
+        if short in judgement.misses
+    }
+    if clause is Clause.QUOTA_ADDRESSES and rooms[clause] < 1:
         return replace(workload, public_address=False), "leave the public address out"
-    return None
+    count = min(room for short, room in rooms.items() if short is not Clause.QUOTA_ADDRESSES or room >= 1)
+    if count < 1:
+        return None
+    return replace(workload, count=count), f"ask for {counted(count, 'machine')} instead of {case.workload.count}"
 
 
 def _sites(judgement: Judgement, workload: Workload) -> Change:

@@ -354,6 +354,20 @@ class TestByHand:
         else:
             assert found.relaxations[0].startswith(f"{relaxed}: fits at aurora (a1.small, ")
 
+    def test_several_short_quotas_are_one_change(self) -> None:
+        full = replace(AURORA, free={"instances": Decimal(3), "cores": Decimal(4), "memory_mib": Decimal(12_288)})
+        found = rank(replace(WORKLOAD, count=5), catalogue(full, offers=OFFERS[:1]))
+        assert found.relaxations == ("ask for 2 machines instead of 5: fits at aurora (a1.small, 14.40 EUR)",)
+
+    def test_a_raised_limit_is_enough_to_the_cent(self) -> None:
+        odd = replace(AURORA, card=card(1, {"a1.small": "0.1001"}))
+        found = rank(replace(WORKLOAD, max_price=Amount.of(1, EUR)), catalogue(odd, offers=OFFERS[:1]))
+        assert found.relaxations == ("raise max_price to 7.21 EUR: fits at aurora (a1.small, 7.21 EUR)",)
+
+    def test_what_fails_more_than_a_nearer_offer_adds_no_reason(self) -> None:
+        found = rank(replace(WORKLOAD, cores=16, memory_mib=8192), catalogue(AURORA))
+        assert [str(one) for one in found.verdicts[0].reasons] == ["cores: wanted 16, offered 8 (a1.large)"]
+
     def test_exactly_as_many_as_fit(self) -> None:
         full = replace(AURORA, free={"instances": Decimal(4), "cores": Decimal(8), "memory_mib": Decimal(16_384)})
         assert rank(replace(WORKLOAD, count=4), catalogue(full, offers=OFFERS[:1])).candidates
