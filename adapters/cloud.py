@@ -19,6 +19,7 @@ from urllib.parse import quote, unquote
 from uuid import UUID
 
 from broker.errors import (
+    InvalidInput,
     SiteBusy,
     SiteConflict,
     SiteDenied,
@@ -243,3 +244,28 @@ class Bulkhead:
             yield
         finally:
             self._free.release()
+
+
+# --- settings ----------------------------------------------------------------------------------------------------
+
+_MOST_SECONDS = 3600.0
+
+
+def seconds_in(settings: Mapping[str, str], name: str, *, default: float, least: float) -> float:
+    """A site's setting that is a number of seconds, at most an hour.
+
+    Raises:
+        InvalidInput: it is not.
+    """
+    text = settings.get(name)
+    try:
+        seconds = default if text is None else float(text)
+    except ValueError:
+        seconds = -1.0
+    if not least <= seconds <= _MOST_SECONDS:
+        raise InvalidInput(
+            f"settings.{name}",
+            f"{text!r} is not a number of seconds",
+            hint=f"Write a number from {least:g} to {_MOST_SECONDS:g}, or leave it out for {default:g}.",
+        )
+    return seconds

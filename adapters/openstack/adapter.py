@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from uuid import UUID
 
-from adapters.cloud import Bulkhead
+from adapters.cloud import Bulkhead, seconds_in
 from adapters.openstack import inventory, launching, reading
 from adapters.openstack.checking import check
 from adapters.openstack.launching import Launcher, change_power
@@ -59,7 +59,7 @@ class OpenStack:
         self._session = Session(site, Credential.read(secret), bulkhead)
         self._networks = NetworkChoice(self._session)
         self._launcher = Launcher(self._session, self._networks)
-        self.settle_time = _settle_time(site.settings.get("settle_time"))
+        self.settle_time = timedelta(seconds=seconds_in(site.settings, "settle_time", default=30, least=0))
 
     def check(self, *, deadline: Deadline) -> Sequence[Diagnosis]:
         return check(self._session, deadline)
@@ -113,10 +113,3 @@ class OpenStack:
     def close(self) -> None:
         """Close idle connections; for who drops the adapter."""
         self._session.close()
-
-
-def _settle_time(text: str | None) -> timedelta:
-    try:
-        return timedelta(seconds=float(text or 30))
-    except (ValueError, OverflowError) as error:
-        raise InvalidInput("settings.settle_time", f"{text!r} is not a number of seconds") from error

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any, TypeVar
 from urllib.parse import parse_qs, urlencode, urlsplit
 
-from adapters.cloud import Bulkhead, Fault, error_for, every_page, foreign
+from adapters.cloud import Bulkhead, Fault, error_for, every_page, foreign, seconds_in
 from adapters.openstack.faults import read_fault
 from adapters.openstack.login import Credential, Token, read_token
 from adapters.wire import Answer, SiteConnection
@@ -69,7 +69,7 @@ class Session:
         self.credential = credential
         self.identity_url = identity_root(site.endpoint)
         self._bulkhead = bulkhead
-        self._socket_seconds = _seconds(site.settings.get("call_timeout"))
+        self._socket_seconds = seconds_in(site.settings, "call_timeout", default=30, least=1)
         self._idle: deque[dict[Service, SiteConnection]] = deque()
         self._login = threading.Lock()
         self._token: Token | None = None
@@ -374,13 +374,3 @@ def _service_root(service: Service, url: str) -> str:
     if service is Service.IMAGE:
         return root.removesuffix("/v2")
     return root if "/v2" in urlsplit(root).path else f"{root}/v2.1"
-
-
-def _seconds(text: str | None) -> float:
-    try:
-        seconds = float(text or 30)
-    except ValueError:
-        seconds = 0.0
-    if not 1 <= seconds <= 600:
-        raise InvalidInput("settings.call_timeout", f"{text!r} is not a number of seconds from 1 to 600")
-    return seconds
