@@ -27,9 +27,10 @@ def is_over(item: Workload) -> bool:
     )
 
 
-def follow(client: Client, item: Workload, done: Callable[[Workload], bool], waiting: Waiting) -> Workload:
-    """Ask for the workload until `done`, telling each new line of its timeline. Returns it as it then is."""
-    told = 0
+def follow(
+    client: Client, item: Workload, done: Callable[[Workload], bool], waiting: Waiting, *, told: int = 0
+) -> Workload:
+    """Ask for the workload until `done`, telling each line of its timeline after the first `told`; returns it then."""
     pause = _FIRST_PAUSE
     while True:
         seen = item["events_left_out"] + len(item["events"])

@@ -1,7 +1,7 @@
 """The command `leeway`: finds the command that was named, and imports only that one.
 
-This module imports next to nothing but click, so that `leeway --help` costs little; the short helps of the commands stand here,
-and a test holds them against the commands' own.
+This module imports next to nothing but click, so that `leeway --help` costs little; the short helps of the commands
+stand here, and a test holds them against the commands' own.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ def money(amount: Money | None) -> str:
 
 def monies(amounts: Sequence[Money] | None) -> str:
     """Several currencies in one cell."""
-    return "unknown" if amounts is None else ", ".join(money(amount) for amount in amounts) or "0"
+    return "unknown" if amounts is None else ", ".join(money(amount) for amount in amounts) or "-"
 
 
 def column(amounts: Sequence[Money | None]) -> list[str]:

@@ -33,7 +33,7 @@ def show_reasons(quote: Quote, *, console: Console) -> None:
     for verdict in sorted(quote["verdicts"], key=_place):
         output.row(made, _site(verdict), _summary(verdict))
         for reason in verdict["reasons"]:
-            what = f"{_words(reason['clause'])}: wanted {reason['wanted']}, there is {reason['offered']}. "
+            what = f"{_words(reason['clause'])}: wanted {reason['wanted']}, but {reason['offered']}. "
             output.row(made, "", Text.assemble(output.clean(what), (output.clean(reason["hint"]), "cyan")))
     output.show(made, empty="  No site is connected yet: `leeway site add`.", console=console, indent=2)
     if quote["relaxations"]:

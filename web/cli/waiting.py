@@ -1,4 +1,4 @@
-"""Progress for what is slow: what is waited for, how long already, and what happened meanwhile. On standard error."""
+"""Progress for what is slow: what is waited for, how long already, and what happened meanwhile."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 from types import TracebackType
 from typing import Self
 
+from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
@@ -15,9 +16,9 @@ from web.cli.output import clean, screen
 class Waiting:
     """On a terminal a line that counts the seconds; what is noted stays, each with its second. Elsewhere only notes."""
 
-    def __init__(self, text: str, *, is_quiet: bool = False) -> None:
-        """`is_quiet`: for programs, which want the answer only."""
-        self._console = screen(errors=True)
+    def __init__(self, text: str, *, is_quiet: bool = False, console: Console | None = None) -> None:
+        """`is_quiet`: for programs, which want the answer only. `console`: standard error where not given."""
+        self._console = console or screen(errors=True)
         self._text = clean(text)
         self._is_quiet = is_quiet
         self._started = time.monotonic()
@@ -38,15 +39,20 @@ class Waiting:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Take the line away."""
+        self.stop()
+
+    def stop(self) -> None:
+        """Take the line away before the end."""
         if self._status is not None:
             self._status.stop()
+            self._status = None
 
     @property
     def seconds(self) -> float:
         """How long it has taken so far."""
         return time.monotonic() - self._started
 
-    def note(self, text: str, *, style: str = "") -> None:
+    def note(self, text: str, style: str = "") -> None:
         """A line that stays."""
         if not self._is_quiet:
             self._console.print(Text.assemble((f"{self.seconds:6.1f} s  ", "dim"), (clean(text), style)))
