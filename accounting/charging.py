@@ -17,7 +17,8 @@ from accounting.metering import Use
 from accounting.models.charges import Charge, Segment
 from accounting.models.grants import Grant, MoneyHold
 from accounting.models.ledger import Balance, Posting
-from accounting.rating import Rated, Resource, billing_month, charge, load_card, rate
+from accounting.rating import Rated, Resource, billing_month, charge, rate
+from broker.catalogue import rate_card
 from broker.errors import PriceUnknown
 from broker.models.audit import Finding
 from broker.models.catalogue import RateCardVersion
@@ -56,7 +57,7 @@ class Prices:
         skus = history.skus_at(use)
         card = self.cards.get((use.version_id, skus))
         if card is None:
-            card = self.cards[use.version_id, skus] = load_card(self.session, use.version_id, skus)
+            card = self.cards[use.version_id, skus] = rate_card(self.session, use.version_id, skus)
         used = _used(self.session, history, card, period)
         return rate(card, period, state=use.state, skus=skus, used=used)
 

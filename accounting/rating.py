@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal
 from uuid import UUID
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session
-
 from accounting.models.charges import Charge, ChargeState, Segment
 from broker.errors import PriceUnknown
-from broker.models.catalogue import RateCardPrice, RateCardVersion
 from broker.models.leases import LeaseState
-from broker.pricing import Price, PricePart, RateCard, Tier, amount
-from broker.values import STORED, Amount, Commodity, Period, Unit, exact, utc
+from broker.pricing import PricePart, RateCard, amount
+from broker.values import STORED, Amount, Period, Unit, exact, utc
 
 # The SKU of a public address, in every rate card.
 PUBLIC_ADDRESS = "public-address"
@@ -140,37 +136,3 @@ def billing_month(moment: datetime) -> tuple[datetime, datetime]:
     day = utc(moment)
     year, month = (day.year + 1, 1) if day.month == 12 else (day.year, day.month + 1)
     return datetime(day.year, day.month, 1, tzinfo=UTC), datetime(year, month, 1, tzinfo=UTC)
-
-
-def load_card(session: Session, version_id: UUID, skus: Collection[str]) -> RateCard:
-    """A rate card version with the prices of these SKUs only: a provider's whole list may have thousands.
-
-    A SKU that the version does not price is absent, so that using it raises `PriceUnknown`.
-    """
-    version = session.get_one(RateCardVersion, version_id)
-    tiers: dict[str, list[RateCardPrice]] = {}
-    for row in session.scalars(
-        select(RateCardPrice)
-        .where(RateCardPrice.version_id == version_id, RateCardPrice.sku.in_(skus))
-        .order_by(RateCardPrice.sku, RateCardPrice.above)
-    ):
-        tiers.setdefault(row.sku, []).append(row)
-    return RateCard(
-        version_id=version.id,
-        name=version.name,
-        number=version.number,
-        currency=Commodity(version.currency),
-        prices={sku: _price(rows) for sku, rows in tiers.items()},
-        bills={state: Decimal(share) for state, share in version.bills.items()},
-    )
-
-
-def _price(rows: Sequence[RateCardPrice]) -> Price:
-    first = rows[0]
-    return Price(
-        sku=first.sku,
-        unit=Unit(first.unit),
-        tiers=tuple(Tier(row.above, row.unit_price) for row in rows),
-        minimum=timedelta(seconds=first.minimum_seconds),
-        increment=timedelta(seconds=first.increment_seconds),
-    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -100,43 +100,70 @@ def _image_columns(image: RemoteImage) -> dict[str, Any]:
 def import_rate_card(session: Session, document: RateCardDocument, *, now: datetime) -> RateCardVersion:
     """Make a rate card the provider's prices from its `valid_from` on; the same document twice changes nothing.
 
+    No price that was in force ever changes. A gap may be filled, because what has no price was never charged: with the
+    `valid_from` of the last version and all its prices, a document may add SKUs and states; and one with a `valid_from`
+    before the first version counts until that begins.
+
     Raises:
         NotFound: the provider is unknown.
-        Conflict: its start is not after the start of the version in force, so that past charges would change.
+        Conflict: it would change a price that is or was in force.
     """
     provider = session.scalars(
         select(Provider).where(Provider.name == document.provider).with_for_update(key_share=True)
     ).one_or_none()
     if provider is None:
         raise NotFound(f"there is no provider {document.provider!r}", hint="Add a site of that provider first.")
-    last = session.scalars(
-        select(RateCardVersion)
-        .where(RateCardVersion.provider_id == provider.id)
-        .order_by(RateCardVersion.number.desc())
-        .limit(1)
-    ).one_or_none()
-    if last is not None and last.digest == document.digest():
-        return last
-    if last is not None and document.valid_from <= last.valid_from:
+    versions = rate_card_versions(session, provider.id)
+    known = next((version for version in versions if version.digest == document.digest()), None)
+    if known is not None:
+        return known
+    last = max(versions, key=lambda version: version.valid_from, default=None)
+    if last is not None and document.valid_from == last.valid_from:
+        return _add_to(session, last, document)
+    first = min(versions, key=lambda version: version.valid_from, default=None)
+    valid_to = None
+    if first is not None and document.valid_from < first.valid_from:
+        valid_to = first.valid_from
+    elif last is not None and document.valid_from < last.valid_from:
         raise Conflict(
-            f"version {last.number} of {last.name} is in force from {last.valid_from:%Y-%m-%d %H:%M} UTC",
+            f"{last.name} (version {last.number}) is in force from {last.valid_from:%Y-%m-%d %H:%M} UTC",
             hint="Give the new prices a later valid_from: past charges do not change.",
         )
-    if last is not None:
+    elif last is not None:
         last.valid_to = document.valid_from
         session.flush()
     version = RateCardVersion(
         provider_id=provider.id,
-        number=1 if last is None else last.number + 1,
+        number=len(versions) + 1,
         name=document.name,
         currency=document.currency.code,
         valid_from=document.valid_from,
+        valid_to=valid_to,
         bills={state: plain(share) for state, share in document.bills.items()},
         digest=document.digest(),
         made_at=now,
         prices=[row for price in document.prices.values() for row in _price_rows(price)],
     )
     session.add(version)
+    session.flush()
+    return version
+
+
+def _add_to(session: Session, version: RateCardVersion, document: RateCardDocument) -> RateCardVersion:
+    """Add SKUs and states to a version; all that it says already must be said again."""
+    said = _card(version)
+    same = document.currency == said.currency and all(
+        document.prices.get(sku) == price for sku, price in said.prices.items()
+    )
+    if not same or any(document.bills.get(state) != share for state, share in said.bills.items()):
+        raise Conflict(
+            f"{version.name} (version {version.number}) is in force from that moment, and says something else",
+            hint="Give changed prices a later valid_from; with the same one, SKUs and states may only be added.",
+        )
+    fresh = [price for sku, price in document.prices.items() if sku not in said.prices]
+    version.prices.extend(row for price in fresh for row in _price_rows(price))
+    version.bills = {state: plain(share) for state, share in document.bills.items()}
+    version.digest = document.digest()
     session.flush()
     return version
 
@@ -167,10 +194,17 @@ def rate_card_versions(session: Session, provider_id: UUID) -> list[RateCardVers
     )
 
 
-def rate_card(session: Session, version_id: UUID) -> RateCard:
-    """One version as the value that `broker.pricing` works on."""
+def rate_card(session: Session, version_id: UUID, skus: Collection[str]) -> RateCard:
+    """One version, as the value that `broker.pricing` works on, with the prices of these SKUs alone.
+
+    A provider's whole list may have thousands. A SKU that is not priced is absent, so that using it raises
+    `PriceUnknown`.
+    """
     row = session.scalars(
-        select(RateCardVersion).where(RateCardVersion.id == version_id).options(selectinload(RateCardVersion.prices))
+        select(RateCardVersion)
+        .where(RateCardVersion.id == version_id)
+        .options(selectinload(RateCardVersion.prices.and_(RateCardPrice.sku.in_(skus))))
+        .execution_options(populate_existing=True)
     ).one()
     return _card(row)
 

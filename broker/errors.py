@@ -51,7 +51,9 @@ class LeewayError(Exception):
 
     def __str__(self) -> str:
         """Detail and hint in one line."""
-        return f"{self.detail} {self.hint}" if self.hint else self.detail
+        if not self.hint:
+            return self.detail
+        return f"{self.detail} {self.hint}" if self.detail.endswith((".", "!", "?")) else f"{self.detail}. {self.hint}"
 
 
 class SetupError(LeewayError):

@@ -6,6 +6,7 @@ balances by id, order, lease.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -16,7 +17,7 @@ from sqlalchemy import Select, func, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from broker.claims import Claim, set_fenced
-from broker.errors import Conflict, InvalidInput, NoOffer, NotFound, QuotaExhausted, QuoteExpired
+from broker.errors import Conflict, GrantExhausted, InvalidInput, NoOffer, NotFound, QuotaExhausted, QuoteExpired
 from broker.models.catalogue import Offer
 from broker.models.federation import Site
 from broker.models.holds import QuotaHold
@@ -31,6 +32,7 @@ from broker.tools import Tools
 from broker.values import Amount
 from broker.workloads import parse
 
+GOING_ON = (OrderState.PLACED, OrderState.ACTIVE)
 # FOR NO KEY UPDATE: rows that point at an order (events, holds) may be added while another transaction changes it.
 ROW = {"key_share": True}
 # Task that wakes a worker for one lease.
@@ -167,6 +169,11 @@ def stop_order(session: Session, order_id: UUID, *, jobs: Jobs, actor: str, reas
     if order.state is OrderState.OVER:
         return order
     leases = list(session.scalars(_live(order.id)))
+    if order.state is OrderState.RETURNED and not leases:
+        # Nothing exists and nothing is held: its person lets it go.
+        order.state, order.ended_at = OrderState.OVER, func.clock_timestamp()
+        tell_order(session, order, "stop", reason, actor=actor)
+        return order
     if order.state is not OrderState.STOPPING:
         order.state, order.reason = OrderState.STOPPING, reason
         tell_order(session, order, "stop", reason, actor=actor)
@@ -190,7 +197,7 @@ def set_power(session: Session, order_id: UUID, desired: Desired, *, jobs: Jobs,
     order = session.get(Order, order_id, with_for_update=ROW, populate_existing=True)
     if order is None:
         raise NotFound(f"there is no order {order_id}")
-    if order.state not in (OrderState.PLACED, OrderState.ACTIVE):
+    if order.state not in GOING_ON:
         raise Conflict(f"the order is {order.state}", hint="Order the workload again.")
     tell_order(session, order, "power", f"asked to be {desired}", actor=actor)
     for lease in session.scalars(_live(order.id)):
@@ -226,17 +233,10 @@ def finish_lease(tools: Tools, mine: Claim) -> None:
     with tools.sessions.begin() as session:
         lease = session.get_one(Lease, mine.lease_id)
         order = session.get_one(Order, lease.order_id)
-        following = None
-        if lease.failure is not None and order.state in (OrderState.PLACED, OrderState.ACTIVE):
-            following = _next_offer(session, order, lease)
-        shares = None
         workload = parse(session.get_one(WorkloadRow, order.workload_id).document)
-        if following is not None:
-            shares = _try_quota(session, following, workload)
-        if following is not None and shares is not None:
-            tools.ledger.extend(
-                session, order.id, [_hold_with(session, order, lease, following)], _until(order), now=_now(session)
-            )
+        following = None
+        if lease.failure is not None and order.state in GOING_ON:
+            following = _fail_over(session, tools, lease, workload)
         session.refresh(order, with_for_update=ROW)
         set_fenced(session, mine, gone_at=func.clock_timestamp(), state=LeaseState.GONE)
         session.refresh(lease)
@@ -246,18 +246,46 @@ def finish_lease(tools: Tools, mine: Claim) -> None:
             .values(released_at=func.clock_timestamp())
         )
         tell(session, lease, "gone", "nothing of it is left at the site")
-        if lease.failure is None or order.state not in (OrderState.PLACED, OrderState.ACTIVE):
+        if lease.failure is None or order.state not in GOING_ON:
             return
-        if following is None or shares is None:
-            order.state, order.reason = OrderState.RETURNED, lease.failure
-            text = f"no other offer within what was approved: {lease.failure}"
-            tell_order(session, order, "returned", text)
+        if following is None:
+            _return(session, order, lease)
             return
-        again = _new_lease(session, order, following, workload, member=lease.member, now=_now(session))
+        picked, shares = following
+        again = _new_lease(session, order, picked, workload, member=lease.member, now=_now(session))
         hold_quota(session, shares, again)
         tools.jobs.defer(session, RECONCILE, str(again.id))
-        site = session.get_one(Site, following.site_id)
-        tell(session, again, "next", f"trying the next offer: {_words(session, following)} at {site.name}")
+        site = session.get_one(Site, picked.site_id)
+        tell(session, again, "next", f"trying the next offer: {_words(session, picked)} at {site.name}")
+
+
+def _return(session: Session, order: Order, lease: Lease) -> None:
+    """The order goes back to its person, unless other machines of it are there."""
+    order.reason = lease.failure
+    others = session.scalars(
+        select(func.count()).where(Lease.order_id == order.id, Lease.gone_at.is_(None), Lease.id != lease.id)
+    ).one()
+    if not others:
+        order.state = OrderState.RETURNED
+    text = f"machine {lease.member}: no other offer within what was approved: {lease.failure}"
+    tell_order(session, order, "returned", text)
+
+
+def _fail_over(
+    session: Session, tools: Tools, lease: Lease, workload: Workload
+) -> tuple[QuoteOffer, Mapping[UUID, Decimal]] | None:
+    """The next offer that is within what was approved and has room, with its quota and the order's money taken.
+
+    Each is tried in a savepoint: what an offer that does not fit has locked is given back before the next is tried.
+    """
+    order = session.get_one(Order, lease.order_id)
+    for picked in _approved(session, order, lease, workload):
+        hold = _hold_with(session, order, lease, picked)
+        with contextlib.suppress(QuotaExhausted, GrantExhausted, Conflict), session.begin_nested():
+            shares = take_quota(session, picked, workload, members=1)
+            tools.ledger.extend(session, order.id, [hold], order.placed_at + order.duration, now=_now(session))
+            return picked, shares
+    return None
 
 
 def _now(session: Session) -> datetime:
@@ -265,32 +293,17 @@ def _now(session: Session) -> datetime:
     return now
 
 
-def _until(order: Order) -> datetime:
-    return order.placed_at + order.duration
-
-
-def _next_offer(session: Session, order: Order, lease: Lease) -> QuoteOffer | None:
-    """The next offer within what was approved: the workload's own limit, else the price that was ordered."""
-    workload = parse(session.get_one(WorkloadRow, order.workload_id).document)
+def _approved(session: Session, order: Order, lease: Lease, workload: Workload) -> list[QuoteOffer]:
+    """The later offers within what was approved: the workload's own limit, else the price that was ordered."""
     ordered = session.get_one(QuoteOffer, order.quote_offer_id)
     failed = session.get_one(QuoteOffer, lease.quote_offer_id)
-    limit = Amount.of(ordered.total, ordered.commodity) if workload.max_price is None else workload.max_price
-    for offer in session.scalars(
+    limit = workload.max_price or Amount.of(ordered.total, ordered.commodity)
+    later = session.scalars(
         select(QuoteOffer)
         .where(QuoteOffer.quote_id == order.quote_id, QuoteOffer.rank > failed.rank)
         .order_by(QuoteOffer.rank)
-    ):
-        total = Amount.of(offer.total, offer.commodity)
-        if total.commodity == limit.commodity and total <= limit:
-            return offer
-    return None
-
-
-def _try_quota(session: Session, picked: QuoteOffer, workload: Workload) -> Mapping[UUID, Decimal] | None:
-    try:
-        return take_quota(session, picked, workload, members=1)
-    except (QuotaExhausted, Conflict):
-        return None
+    )
+    return [offer for offer in later if offer.commodity == limit.commodity.code and offer.total <= limit.value]
 
 
 def _hold_with(session: Session, order: Order, lease: Lease, following: QuoteOffer) -> Amount:

@@ -194,6 +194,35 @@ def test_a_refusal_returns_the_order_and_gives_the_money_back(world: World) -> N
         assert [str(free) for free in facts.free.values()] == ["100.00 EUR"]
 
 
+def test_a_returned_order_can_be_let_go(world: World) -> None:
+    world.cloud.faults.add(FaultKind.QUOTA, **ONLY_CREATES)
+    order, lease_id = ordered(world)
+    world.until_gone(lease_id)
+    world.settle(lease_id)
+    assert state_of(world, order) is OrderState.RETURNED
+
+    with world.sessions.begin() as session:
+        stop_order(session, order.id, jobs=world.jobs, actor="tests", reason="never mind")
+    assert state_of(world, order) is OrderState.OVER
+
+
+def test_one_machine_that_cannot_be_had_leaves_the_others_alone(world: World) -> None:
+    world.cloud.faults.add(FaultKind.QUOTA, times=1, **ONLY_CREATES)
+    order = world.order(count=2)
+    first, second = world.leases(order)
+    view = world.until_gone(first)
+    assert view.lease.failure is not None
+    world.until_running(second)
+    assert state_of(world, order) is OrderState.ACTIVE
+
+    with world.sessions.begin() as session:
+        stop_order(session, order.id, jobs=world.jobs, actor="tests", reason="done")
+    world.until_gone(second)
+    for lease_id in (first, second):
+        world.settle(lease_id)
+    assert state_of(world, order) is OrderState.OVER
+
+
 @pytest.mark.parametrize("kind", [FaultKind.UNAUTHORIZED, FaultKind.TOO_MANY_REQUESTS])
 def test_denied_or_busy_is_tried_again_and_the_offer_is_kept(world: World, kind: FaultKind) -> None:
     world.cloud.faults.add(kind, times=2, seconds=0.05, **ONLY_CREATES)

@@ -1,0 +1,155 @@
+"""The tour of the demo, by the same commands, on a real OpenStack: from quote to charge, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openstack.config import OpenStackConfig
+from openstack.connection import Connection
+
+HOME = Path(os.environ.get("LEEWAY_PEERS_HOME") or "/var/lib/leeway-peers") / "openstack"
+CLOUDS = HOME / "clouds.yaml"
+CLOUD = "leeway-alice"
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::openstack.warnings.RemovedInSDK50Warning"),
+    pytest.mark.filterwarnings("ignore::openstack.warnings.RemovedInSDK60Warning"),
+    pytest.mark.peer,
+    pytest.mark.skipif(
+        not CLOUDS.exists(),
+        reason=f"NO REAL OPENSTACK: {CLOUDS} does not exist; start it as root with tests/peers/openstack/up",
+    ),
+]
+
+
+class Commands:
+    """`leeway ...`, as a person types it, against one server."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("LEEWAY_")},
+            "LEEWAY_DATA_DIR": str(folder / "data"),
+            "LEEWAY_PORT": "0",
+            "LEEWAY_SWEEP_INTERVAL": "1",
+            "LEEWAY_LISTING_INTERVAL": "5",
+            "NO_COLOR": "1",
+        }
+
+    def __call__(self, *words: str, ok: bool = True) -> str:
+        run = subprocess.run(
+            [sys.executable, "-m", "web.cli.main", *words],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+        assert (run.returncode == 0) is ok, f"leeway {' '.join(words)}: {run.returncode}\n{run.stdout}\n{run.stderr}"
+        return run.stdout + run.stderr
+
+    def json(self, *words: str) -> Any:
+        return json.loads(self(*words, "--json"))
+
+    def file(self, name: str, text: str) -> str:
+        path = self.folder / name
+        path.write_text(text)
+        return str(path)
+
+
+@pytest.fixture
+def leeway(tmp_path: Path) -> Iterator[Commands]:
+    """A server of its own, and its commands; stopped by Ctrl-C."""
+    commands = Commands(tmp_path)
+    with (tmp_path / "serve.log").open("w") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "web.cli.main", "serve"], env=commands.environment, stdout=log, stderr=log
+        )
+        try:
+            deadline = time.monotonic() + 120
+            while not (tmp_path / "data" / "address").exists():
+                assert server.poll() is None, (tmp_path / "serve.log").read_text()
+                assert time.monotonic() < deadline, "the server did not start"
+                time.sleep(0.2)
+            yield commands
+        finally:
+            server.send_signal(signal.SIGINT)
+            server.wait(60)
+    print((tmp_path / "serve.log").read_text()[-2000:])
+
+
+@pytest.fixture
+def cloud() -> Iterator[Connection]:
+    """The same project, through a client that nobody here wrote."""
+    config = OpenStackConfig(config_files=[str(CLOUDS)], load_envvars=False)
+    connection = Connection(config=config.get_one(CLOUD))
+    yield connection
+    connection.close()
+
+
+WORKLOAD = """
+kind: machine
+name: tour
+project: climate
+resources: {{cores: {cores}, memory: 512 MiB}}
+image: {image}
+duration: 1 hour
+"""
+
+
+def ours(cloud: Connection) -> set[str]:
+    servers = {server.name for server in cloud.compute.servers() if server.name.startswith("leeway-")}
+    return servers | {port.name for port in cloud.network.ports() if port.name.startswith("leeway-")}
+
+
+def test_the_tour(leeway: Commands, cloud: Connection) -> None:
+    before = ours(cloud)
+    leeway("project", "add", "climate", "--institution", "home")
+    leeway("grant", "add", "first", "--project", "climate", "--amount", "100 EUR", "--until", "2099-01-01")
+    leeway("site", "add", "real", "--provider", "home", "--from-clouds-yaml", str(CLOUDS), "--cloud", CLOUD)
+    site = leeway.json("site", "show", "real")
+    prices = "".join(f"  {offer}: {{unit: hour, unit_price: '3.60'}}\n" for offer in offers(cloud))
+    leeway(
+        "rate-card",
+        "import",
+        leeway.file(
+            "prices.yaml",
+            "kind: rate-card\nname: home\nprovider: home\ncurrency: EUR\nvalid_from: 2020-01-01T00:00:00Z\n"
+            f"bills: openstack\nprices:\n{prices}",
+        ),
+    )
+    image = site["images"][0]
+
+    quote = leeway.json("quote", leeway.file("tour.yaml", WORKLOAD.format(cores=1, image=json.dumps(image))))
+    assert quote["offers"][0]["site"] == "real"
+    leeway("submit", "--yes", str(leeway.folder / "tour.yaml"))
+    shown = leeway.json("show", "tour")
+    (machine,) = shown["machines"]
+    assert machine["state"] == "running"
+    assert machine["addresses"]
+    assert "real" in leeway("explain", "tour")
+    assert len(ours(cloud) - before) == 2, "one server, one port"
+
+    leeway("stop", "tour")
+    (grant,) = leeway.json("spend", "climate")["grants"]
+    assert float(grant["spent"]["value"]) > 0
+    assert float(grant["held"]["value"]) == 0
+    assert ours(cloud) == before
+
+    refusal = leeway(
+        "submit", "--yes", leeway.file("huge.yaml", WORKLOAD.format(cores=500, image=json.dumps(image))), ok=False
+    )
+    assert "cores" in refusal
+
+
+def offers(cloud: Connection) -> list[str]:
+    return [flavor.name for flavor in cloud.compute.flavors()]
