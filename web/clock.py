@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 
 from accounting.models.charges import Segment
 from broker.database import database_now
+from broker.errors import SetupError
 from broker.models.audit import ClockSlot
 from broker.models.federation import Site
 from broker.models.leases import Lease
@@ -101,9 +102,11 @@ class Clock:
                 row = insert(ClockSlot).values(name=name, slot=slot).on_conflict_do_nothing().returning(ClockSlot.slot)
                 if session.scalars(row).one_or_none() is not None:
                     tick(session, self._services, now)
-        except OperationalError as error:
-            # The database is away or busy: the next tick does all that this one would have done.
-            log.warning("clock tick failed", extra={"tick": name, "detail": str(error.orig)})
+        except (OperationalError, SetupError) as error:
+            # The database is busy, or away (which connecting says as SetupError): the next tick does all that this one
+            # would have done.
+            detail = error.detail if isinstance(error, SetupError) else str(error.orig)
+            log.warning("clock tick failed", extra={"tick": name, "detail": detail})
 
     def __enter__(self) -> Self:
         """Start ticking."""

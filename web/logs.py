@@ -44,5 +44,5 @@ def configure(level: str) -> None:
     root.addHandler(handler)
     root.setLevel(level)
     # What the libraries tell at INFO is theirs: connections, jobs and ticks that went well.
-    for name in ("uvicorn", "procrastinate", "apscheduler", "urllib3", "requests"):
+    for name in ("alembic", "uvicorn", "procrastinate", "apscheduler", "urllib3", "requests"):
         logging.getLogger(name).setLevel(max(logging.getLevelName(level), logging.WARNING))

@@ -12,6 +12,8 @@ from typing import Self
 from uuid import UUID
 
 from procrastinate import App
+from procrastinate.exceptions import ConnectorException
+from psycopg_pool import PoolTimeout
 
 from accounting.settle import settle
 from broker.database import database_now
@@ -25,6 +27,9 @@ from web.compose import Services
 log = logging.getLogger(__name__)
 
 SETTLE = "settle"
+
+# A worker that lost the database tries again after this; the rows wait.
+_RECONNECT_SECONDS = 2
 
 
 def reconcile_lease(services: Services, lease_id: UUID) -> None:
@@ -73,10 +78,11 @@ def register(app: App, services: Services) -> None:
 class Worker:
     """Procrastinate's worker in a thread of its own, with its own event loop; jobs run in `size` more threads."""
 
-    def __init__(self, app: App, *, size: int) -> None:
-        """`size`: how many jobs run at once."""
+    def __init__(self, app: App, *, size: int, poll_seconds: float = 10) -> None:
+        """`size`: how many jobs run at once. `poll_seconds`: how often it looks although nothing woke it."""
         self._app = app
         self._size = size
+        self._poll_seconds = poll_seconds
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._started = threading.Event()
@@ -93,7 +99,8 @@ class Worker:
     ) -> None:
         """Take no new jobs, let the running ones come to their end, and join."""
         if self._loop is not None and self._task is not None:
-            self._loop.call_soon_threadsafe(self._task.cancel)
+            with contextlib.suppress(RuntimeError):  # it broke, and its loop is closed
+                self._loop.call_soon_threadsafe(self._task.cancel)
         self._thread.join()
 
     @property
@@ -110,12 +117,21 @@ class Worker:
         self._loop.set_default_executor(ThreadPoolExecutor(self._size, thread_name_prefix="leeway-job"))
         self._task = asyncio.current_task()
         self._started.set()
+        while True:
+            try:
+                await self._work()
+            except (ConnectorException, PoolTimeout) as error:
+                log.warning("the queue is away", extra={"detail": str(error.__cause__ or error)})
+            await asyncio.sleep(_RECONNECT_SECONDS)
+
+    async def _work(self) -> None:
+        """Until the task is cancelled, or the database goes away."""
         async with self._app.open_async():
             # Woken by NOTIFY; the poll is for a notification that was lost with its connection.
             await self._app.run_worker_async(
                 concurrency=self._size,
                 install_signal_handlers=False,
                 delete_jobs="always",
-                fetch_job_polling_interval=10,
+                fetch_job_polling_interval=self._poll_seconds,
                 shutdown_graceful_timeout=20,
             )
