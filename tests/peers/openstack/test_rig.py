@@ -1,6 +1,8 @@
 """The rig does what the adapter's tests lean on; a failure here is the rig's, not the adapter's."""
 
 import os
+import subprocess
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ from openstack.exceptions import ConflictException, ForbiddenException, NotFound
 
 HOME = Path(os.environ.get("LEEWAY_PEERS_HOME") or "/var/lib/leeway-peers") / "openstack"
 CLOUDS = HOME / "clouds.yaml"
+UP = Path(__file__).parent / "up"
 # A busy machine takes a minute for what takes three seconds on an idle one.
 BUILD_SECONDS = 120
 
@@ -152,7 +155,18 @@ def test_quota_refuses_by_name(connect: Connect) -> None:
     tim = connect("leeway-tim")
     with pytest.raises(ForbiddenException, match=r"Quota exceeded for cores, ram: Requested 4, 8192"):
         tim.compute.create_server(**order(tim, flavor="m1.large"))
-    assert list(tim.compute.servers()) == []
+    assert [server.name for server in tim.compute.servers() if server.name.startswith("rig-test-")] == []
+
+
+def test_network_quota_refuses_by_name(connect: Connect) -> None:
+    tim = connect("leeway-tim")
+    public = tim.network.find_network("public", ignore_missing=False)
+    first = tim.network.create_ip(floating_network_id=public.id)
+    try:
+        with pytest.raises(ConflictException, match=r"Quota exceeded for resources: \['floatingip'\]"):
+            tim.network.create_ip(floating_network_id=public.id)
+    finally:
+        tim.network.delete_ip(first)
 
 
 def test_reader_may_look_and_not_touch(connect: Connect) -> None:
@@ -186,3 +200,31 @@ def test_address_comes_from_the_public_network(alice: Connection) -> None:
         assert address.floating_ip_address.startswith("203.0.113.")
     finally:
         alice.network.delete_ip(address)
+
+
+def run_up(home: Path) -> subprocess.CompletedProcess[str]:
+    """Run `up` on another state folder; it can only refuse, because this rig holds the ports."""
+    return subprocess.run(
+        [str(UP), "--no-install"],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={"PATH": "/usr/bin:/bin", "LEEWAY_PEERS_HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can try to start a second rig")
+def test_up_says_why_it_cannot(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        home.chmod(0o755)
+        taken = run_up(home)
+        assert taken.returncode == 1
+        assert "port 5000 (keystone)" in taken.stderr
+        assert "taken on 127.0.0.1: stop the program there" in taken.stderr
+        assert not any((home / "openstack" / "run").iterdir())
+
+    (tmp_path / "closed").mkdir(mode=0o700)
+    closed = run_up(tmp_path / "closed")
+    assert closed.returncode == 1
+    assert "other users cannot enter" in closed.stderr

@@ -102,22 +102,21 @@ class Databases:
         self._migrate("cinder", "cinder-manage", "--config-file", self._state.config("cinder.conf"), "db", "sync")
 
     def save_snapshot(self) -> None:
-        """Copy databases and images as they are now, unless a copy is there.
+        """Copy databases and content marks as they are now, unless a copy is there.
 
-        MariaDB is frozen meanwhile, so the copy is what a crash at this instant would leave: InnoDB recovers it.
+        MariaDB is frozen meanwhile, so the copy is what its sudden end at this instant would leave: every commit is
+        in the files (innodb-flush-log-at-trx-commit=2), and InnoDB recovers the rest.
         """
         if self._state.snapshot.exists():
             return
         making = self._state.home / "snapshot.part"
         shutil.rmtree(making, ignore_errors=True)
         making.mkdir(mode=0o700)
-        self._sql("SET GLOBAL innodb_flush_log_at_trx_commit = 1; FLUSH TABLES")
         self._processes.pause("mariadb", paused=True)
         try:
             _copy(self._state.mysql, making / "mysql")
         finally:
             self._processes.pause("mariadb", paused=False)
-        self._sql("SET GLOBAL innodb_flush_log_at_trx_commit = 0")
         for name in KEPT:
             _copy(self._state.home / name, making / name)
         making.rename(self._state.snapshot)
@@ -134,13 +133,13 @@ class Databases:
 
     def _migrate(self, name: str, *command: str) -> None:
         if not self._state.is_done(name):
-            self._run(f"{name}-db", *command)
+            self._run(f"{name}-db", *command, hint="; if an earlier run was cut off in it: `down --wipe`, then `up`")
             self._state.mark_done(name)
 
     def _sql(self, statements: str) -> None:
         self._run("sql", "mariadb", "--no-defaults", f"--socket={self._state.mysql}/socket", "-e", statements)
 
-    def _run(self, log_name: str, *command: str) -> None:
+    def _run(self, log_name: str, *command: str, hint: str = "") -> None:
         """Run to the end; a failure carries the end of what it wrote."""
         path = self._processes.log(log_name)
         with path.open("ab") as log:
@@ -154,9 +153,7 @@ class Databases:
             )
         if done.returncode != 0:
             tail = "\n    ".join(path.read_text(errors="replace").splitlines()[-8:])
-            raise RigError(
-                f"{' '.join(command[:1])} failed with status {done.returncode}; the end of {path}:\n    {tail}"
-            )
+            raise RigError(f"{command[0]} failed with status {done.returncode}{hint}; the end of {path}:\n    {tail}")
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -45,13 +45,14 @@ def missing_packages() -> list[str]:
 
 def install_packages(state: Path) -> None:
     """Install what is missing; apt's own words go to `log/apt.log`."""
+    _allow_service_starts()  # in case an earlier run was cut off
     missing = missing_packages()
     if not missing:
         return
     require_space(Path("/usr"), INSTALL_BYTES, "installing the packages")
     say(f"installing {len(missing)} Debian packages and what they need (log: {state / 'log/apt.log'})")
     lazy = _lazy_compiler(state)
-    policy_made = _forbid_service_starts()
+    _forbid_service_starts()
     try:
         log = state / "log/apt.log"
         log.unlink(missing_ok=True)
@@ -64,8 +65,7 @@ def install_packages(state: Path) -> None:
         ]
         _apt([*install, *missing], log)
     finally:
-        if policy_made:
-            POLICY.unlink(missing_ok=True)
+        _allow_service_starts()
     say("packages installed")
 
 
@@ -81,17 +81,17 @@ def _apt(arguments: list[str], log: Path) -> None:
         raise RigError(f"apt-get {arguments[0]} failed (whole log: {log}):\n    {reason}")
 
 
-def _forbid_service_starts() -> bool:
-    """Make Debian's policy-rc.d refuse starts during the installation; somebody else's policy stays.
+def _forbid_service_starts() -> None:
+    """Make Debian's policy-rc.d refuse starts during the installation; somebody else's policy stays."""
+    if not POLICY.exists():
+        POLICY.write_text(POLICY_TEXT)
+        POLICY.chmod(0o755)
 
-    Returns:
-        Whether the policy is ours to remove (also one that a killed run left behind).
-    """
-    if POLICY.exists():
-        return POLICY.read_text(errors="replace") == POLICY_TEXT
-    POLICY.write_text(POLICY_TEXT)
-    POLICY.chmod(0o755)
-    return True
+
+def _allow_service_starts() -> None:
+    """Remove the policy if it is ours."""
+    if POLICY.exists() and POLICY.read_text(errors="replace") == POLICY_TEXT:
+        POLICY.unlink()
 
 
 def _lazy_compiler(state: Path) -> Path:

@@ -39,8 +39,9 @@ def _stores(state: State) -> tuple[Service, ...]:
         *("--bind-address=127.0.0.1", f"--port={MARIADB_PORT}", "--skip-name-resolve", "--max-connections=500"),
         *("--character-set-server=utf8mb3", "--collation-server=utf8mb3_general_ci"),
         *("--innodb-buffer-pool-size=256M", "--innodb-log-file-size=64M"),
-        # The data can be made again in two minutes: no waiting for the disk.
-        *("--innodb-flush-method=nosync", "--innodb-flush-log-at-trx-commit=0", "--innodb-doublewrite=0"),
+        # The data can be made again in two minutes: no waiting for the disk. A commit is handed to the system at once
+        # (2), so it outlives a killed MariaDB, though not a machine without power.
+        *("--innodb-flush-method=nosync", "--innodb-flush-log-at-trx-commit=2", "--innodb-doublewrite=0"),
         *("--sync-frm=0", "--innodb-stats-persistent=0", "--skip-log-bin"),
     )
     memcached = ("/usr/bin/memcached", "-u", "memcache", "-l", "127.0.0.1", "-p", str(MEMCACHED_PORT), "-U", "0")

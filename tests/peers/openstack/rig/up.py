@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import signal
 import sys
 
 from rig.bringing import Bringing
@@ -31,6 +32,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--no-install", action="store_true", help="never call apt; fail when a package is missing")
     parser.add_argument("--reset", action="store_true", help="go back to the content of the first start")
     options = parser.parse_args(arguments)
+    # Ctrl-C ends it at once; what was started goes on, and the next `up` or `down` knows it by its pid file.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         require_root()
         require_debian()
