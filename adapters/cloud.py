@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,7 +29,7 @@ from broker.errors import (
 )
 from broker.remote import Deadline, Tags
 
-Item = TypeVar("Item")
+Page = TypeVar("Page")
 
 # --- names and tags ----------------------------------------------------------------------------------------------
 
@@ -199,9 +199,7 @@ def foreign(doing: str, reason: str) -> SiteUnknown:
 _MOST_PAGES = 10_000
 
 
-def every_page(
-    fetch: Callable[[str | None], tuple[Sequence[Item], str | None]], *, doing: str
-) -> Iterator[Sequence[Item]]:
+def every_page(fetch: Callable[[str | None], tuple[Page, str | None]], *, doing: str) -> Iterator[Page]:
     """Every page, first to last. `fetch(None)` gets the first one, `fetch(next)` those after it, until next is None.
 
     Raises:
@@ -210,8 +208,8 @@ def every_page(
     seen: set[str] = set()
     following: str | None = None
     while True:
-        items, following = fetch(following)
-        yield items
+        page, following = fetch(following)
+        yield page
         if following is None:
             return
         if following in seen or len(seen) >= _MOST_PAGES:
