@@ -29,6 +29,7 @@ from broker.quota import hold_quota, take_quota
 from broker.remote import MachineSpec
 from broker.timeline import tell, tell_order
 from broker.tools import Tools
+from broker.units import counted, show_memory
 from broker.values import Amount
 from broker.workloads import parse
 
@@ -123,7 +124,7 @@ def _placed_before(session: Session, project_id: UUID, choice: Choice) -> Order 
 def _words(session: Session, picked: QuoteOffer) -> str:
     offer = session.get_one(Offer, picked.offer_id)
     total = Amount.of(picked.total, picked.commodity)
-    return f"{offer.name} ({offer.cores} cores, {offer.memory_mib} MiB) for {total}"
+    return f"{offer.name} ({counted(offer.cores, 'core')}, {show_memory(offer.memory_mib)}) for {total}"
 
 
 def _new_lease(

@@ -165,5 +165,6 @@ def add_headers(headers: MutableHeaders, *, path: str, request_id: str) -> None:
     """What every answer carries."""
     for name, value in _HEADERS.items():
         headers.setdefault(name, value)
-    headers.setdefault("Cache-Control", "max-age=3600" if path.startswith("/static/") else "no-store")
+    # Static files are asked for again each time, mostly for a 304: no page wears the last release's clothes.
+    headers.setdefault("Cache-Control", "no-cache" if path.startswith("/static/") else "no-store")
     headers["X-Request-Id"] = request_id

@@ -21,7 +21,7 @@ from broker.paging import Page
 from broker.quote_views import quote_view
 from broker.quotes import get_quote
 from broker.site_views import list_findings, list_sites
-from broker.units import show_duration, show_memory
+from broker.units import show_memory
 from broker.values import Amount, plain
 from broker.workload_views import EventView, Wanted, find_order, list_workloads, timeline, workload_view
 from web import problems
@@ -57,7 +57,7 @@ class Pages:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._templates.filters.update(short=_short, exact=_exact, length=show_duration, memory=show_memory)
+        self._templates.filters.update(short=_short, exact=_exact, memory=show_memory)
 
     def router(self) -> APIRouter:
         """The addresses."""
