@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import logging
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 from uuid import UUID
 
 from procrastinate import App
@@ -75,18 +76,47 @@ def register(app: App, services: Services) -> None:
         add(name)
 
 
+class _JobThreads(ThreadPoolExecutor):
+    """A daemon thread per job: one that waits for a silent cloud does not keep the process from ending.
+
+    The worker starts no more jobs at once than its size. asyncio takes nothing but a ThreadPoolExecutor.
+    """
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Run it now."""
+        future: Future[Any] = Future()
+
+        def run() -> None:
+            future.set_running_or_notify_cancel()
+            try:
+                future.set_result(fn(*args, **kwargs))
+            except BaseException as error:  # noqa: BLE001 - whoever waits for the future gets it
+                future.set_exception(error)
+
+        threading.Thread(target=run, name="leeway-job", daemon=True).start()
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 - its signature
+        """Nothing to wait for."""
+
+
 class Worker:
     """Procrastinate's worker in a thread of its own, with its own event loop; jobs run in `size` more threads."""
 
-    def __init__(self, app: App, *, size: int, poll_seconds: float = 10) -> None:
-        """`size`: how many jobs run at once. `poll_seconds`: how often it looks although nothing woke it."""
+    def __init__(self, app: App, *, size: int, poll_seconds: float = 10, grace_seconds: float = 5) -> None:
+        """`size`: how many jobs run at once.
+
+        `poll_seconds`: how often it looks although nothing woke it. `grace_seconds`: how long running jobs may take
+        when it stops; those that take longer are left to themselves, as a kill would, and their rows say what to do.
+        """
         self._app = app
         self._size = size
         self._poll_seconds = poll_seconds
+        self._grace_seconds = grace_seconds
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._started = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="leeway-worker")
+        self._thread = threading.Thread(target=self._run, name="leeway-worker", daemon=True)
 
     def __enter__(self) -> Self:
         """Start."""
@@ -97,11 +127,13 @@ class Worker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Take no new jobs, let the running ones come to their end, and join."""
+        """Take no new jobs, and let the running ones come to their end, within the grace."""
         if self._loop is not None and self._task is not None:
             with contextlib.suppress(RuntimeError):  # it broke, and its loop is closed
                 self._loop.call_soon_threadsafe(self._task.cancel)
-        self._thread.join()
+        self._thread.join(self._grace_seconds + 1)
+        if self._thread.is_alive():
+            log.warning("stopped with jobs that still wait for their site")
 
     @property
     def is_alive(self) -> bool:
@@ -114,7 +146,7 @@ class Worker:
 
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._loop.set_default_executor(ThreadPoolExecutor(self._size, thread_name_prefix="leeway-job"))
+        self._loop.set_default_executor(_JobThreads())
         self._task = asyncio.current_task()
         self._started.set()
         while True:
@@ -133,5 +165,5 @@ class Worker:
                 install_signal_handlers=False,
                 delete_jobs="always",
                 fetch_job_polling_interval=self._poll_seconds,
-                shutdown_graceful_timeout=20,
+                shutdown_graceful_timeout=self._grace_seconds,
             )

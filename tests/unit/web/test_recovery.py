@@ -1,7 +1,8 @@
-"""The database goes away and comes back: the worker and the clock go on."""
+"""What a worker outlives, and what does not hold it up."""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -84,3 +85,23 @@ def test_worker_and_clock_outlive_the_database(made: Services, postgres: Postgre
         wait_for(nothing_waits)
         wait_for(lambda: slots() > before)
     assert not worker.is_alive
+
+
+def test_a_job_that_waits_for_a_silent_site_does_not_hold_up_the_end(made: Services) -> None:
+    started, release = threading.Event(), threading.Event()
+
+    def wait(key: str) -> None:
+        assert key
+        started.set()
+        release.wait(30)
+
+    made.queue.task(name="wait")(wait)
+    with Worker(made.queue, size=2, grace_seconds=0.5) as worker:
+        with made.sessions.begin() as session:
+            made.jobs.defer(session, "wait", "a")
+        assert started.wait(20)
+        before = time.monotonic()
+    assert time.monotonic() - before < 5
+    assert worker.is_alive, "it still waits for its job"
+    release.set()
+    wait_for(lambda: not worker.is_alive)
