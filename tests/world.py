@@ -31,6 +31,7 @@ from broker.models.people import Project
 from broker.models.workloads import Order, Quote
 from broker.orders import Choice, place_order
 from broker.placement import Assumptions
+from broker.ports import Jobs
 from broker.quotes import Quoting, make_quote
 from broker.reconcile import View, read, reconcile
 from broker.remote import Secret
@@ -94,39 +95,19 @@ class World:
         with self.sessions() as session:
             return database_now(session)
 
-    def connect(self, cloud: SandboxCloud, *, prices: dict[str, str], provider: str | None = None) -> UUID:
+    def connect(self, cloud: SandboxCloud, *, prices: dict[str, str]) -> UUID:
         """Add a cloud as a site with its prices, and list it once."""
         config = cloud.config
-        provider = provider or config.name
-        with self.sessions.begin() as session:
-            site = add_site(
-                session,
-                NewSite(
-                    name=config.name,
-                    provider=provider,
-                    adapter="sandbox",
-                    endpoint=cloud.auth_url,
-                    region=config.region,
-                    secret=Secret(
-                        {
-                            "username": "leeway",
-                            "password": DEMO_PASSWORD,
-                            "project_name": config.projects[0].name,
-                            "user_domain_name": "Default",
-                            "project_domain_name": "Default",
-                        }
-                    ),
-                    jurisdiction="EE",
-                ),
-                self.doors,
-                jobs=self.jobs,
-                actor="tests",
-            )
-            text = RATES.format(provider=provider) + "".join(
-                f"  {sku}: {{unit: hour, unit_price: '{price}'}}\n" for sku, price in prices.items()
-            )
-            import_rate_card(session, ratecards.parse(text), now=database_now(session))
-            site_id = site.id
+        site_id = connect(
+            self.sessions,
+            self.doors,
+            self.jobs,
+            endpoint=cloud.auth_url,
+            name=config.name,
+            region=config.region,
+            project=config.projects[0].name,
+            prices=prices,
+        )
         self.observe(site_id)
         return site_id
 
@@ -204,6 +185,58 @@ class World:
         return self.until(lease_id, lambda lease: lease.gone_at is not None)
 
 
+def connect(
+    sessions: sessionmaker[Session],
+    doors: Doors,
+    jobs: Jobs,
+    *,
+    endpoint: str,
+    name: str,
+    region: str,
+    project: str,
+    prices: dict[str, str],
+) -> UUID:
+    """Add a sandbox cloud as a site of a provider of its own name, with its prices."""
+    secret = Secret(
+        {
+            "username": "leeway",
+            "password": DEMO_PASSWORD,
+            "project_name": project,
+            "user_domain_name": "Default",
+            "project_domain_name": "Default",
+        }
+    )
+    new = NewSite(
+        name=name,
+        provider=name,
+        adapter="sandbox",
+        endpoint=endpoint,
+        region=region,
+        secret=secret,
+        jurisdiction="EE",
+    )
+    card = RATES.format(provider=name) + "".join(
+        f"  {sku}: {{unit: hour, unit_price: '{price}'}}\n" for sku, price in prices.items()
+    )
+    with sessions.begin() as session:
+        site = add_site(session, new, doors, jobs=jobs, actor="tests")
+        import_rate_card(session, ratecards.parse(card), now=database_now(session))
+        return site.id
+
+
+def people(sessions: sessionmaker[Session], *, grant: str) -> None:
+    """An institution, and its project `climate` with a grant."""
+    with sessions.begin() as session:
+        home = Institution(name="home", title="Home", jurisdiction="EE")
+        session.add(home)
+        session.flush()
+        project = Project(name="climate", title="Climate", institution_id=home.id)
+        session.add(project)
+        session.flush()
+        century = Period(datetime(2020, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
+        create_grant(session, project.id, name="first", amount=Amount.parse(grant), period=century)
+
+
 QUICK = Timing(
     call=timedelta(seconds=5),
     claim=timedelta(seconds=20),
@@ -237,15 +270,7 @@ def make_world(
         for config in configs or (quick(aurora()),):
             clouds[config.name] = running(config)
         world = World(sessions, tools, doors, jobs, quoting, clouds)
-        with sessions.begin() as session:
-            home = Institution(name="home", title="Home", jurisdiction="EE")
-            session.add(home)
-            session.flush()
-            project = Project(name="climate", title="Climate", institution_id=home.id)
-            session.add(project)
-            session.flush()
-            year = Period(datetime(2020, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
-            create_grant(session, project.id, name="first", amount=Amount.parse(grant), period=year)
+        people(sessions, grant=grant)
         if not configs:
             world.connect(world.cloud, prices=aurora_prices())
         yield world
