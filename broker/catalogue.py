@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -234,50 +235,91 @@ def _price(sku: str, rows: list[RateCardPrice]) -> Price:
     )
 
 
-def _cards_in_force(session: Session, now: datetime) -> dict[UUID, RateCard]:
-    """Provider id -> the version in force at `now`."""
-    rows = session.scalars(
-        select(RateCardVersion)
-        .where(
-            RateCardVersion.valid_from <= now,
-            (RateCardVersion.valid_to.is_(None)) | (RateCardVersion.valid_to > now),
+@dataclass(frozen=True, slots=True)
+class _Wares:
+    """What one catalogue version sells. `images`: name -> (remote id, minimum disk GiB, minimum memory MiB)."""
+
+    offers: tuple[CatalogueOffer, ...]
+    images: Mapping[str, tuple[str, int, int]]
+
+
+class Catalogues:
+    """Takes snapshots. Versions never change once they are made, so each is read once per process and kept.
+
+    Rate cards may gain SKUs (`import_rate_card`), so they are kept by their digest. Thread-safe: what two threads read
+    at once is equal.
+    """
+
+    def __init__(self) -> None:
+        """Nothing is read before it is asked for."""
+        self._wares: dict[UUID, _Wares] = {}
+        self._cards: dict[tuple[UUID, str], RateCard] = {}
+
+    def snapshot(self, session: Session, *, now: datetime) -> Catalogue:
+        """Everything that can be bought at `now`, with quota and prices; equal digests mean equal contents."""
+        cards = self._cards_in_force(session, now)
+        versions = session.execute(
+            select(CatalogueVersion.site_id, CatalogueVersion.id, CatalogueVersion.digest).where(
+                CatalogueVersion.superseded_at.is_(None)
+            )
+        ).all()
+        wares = self._wares_of(session, {version_id for _, version_id, _ in versions})
+        wares_of = {site_id: wares[version_id] for site_id, version_id, _ in versions}
+        free = _free_of(session)
+        rows = session.execute(select(Site, Provider).join(Provider).where(Site.is_enabled).order_by(Site.name)).all()
+        sites = tuple(
+            _site(site, provider, wares=wares_of.get(site.id), card=cards.get(provider.id), free=free.get(site.id, {}))
+            for site, provider in rows
         )
-        .options(selectinload(RateCardVersion.prices))
-    )
-    return {row.provider_id: _card(row) for row in rows}
+        offers = tuple(offer for site in sites if site.site_id in wares_of for offer in wares_of[site.site_id].offers)
+        contents = [
+            [site.name, site.trouble, dict(site.free), site.card.version_id if site.card else None] for site in sites
+        ]
+        contents += sorted([str(site_id), made] for site_id, _, made in versions)
+        return Catalogue(sites=sites, offers=offers, digest=digest(contents))
+
+    def _cards_in_force(self, session: Session, now: datetime) -> dict[UUID, RateCard]:
+        """Provider id -> the version in force at `now`."""
+        in_force = session.execute(
+            select(RateCardVersion.provider_id, RateCardVersion.id, RateCardVersion.digest).where(
+                RateCardVersion.valid_from <= now,
+                (RateCardVersion.valid_to.is_(None)) | (RateCardVersion.valid_to > now),
+            )
+        ).all()
+        wanted = {(version_id, text) for _, version_id, text in in_force}
+        kept = {key: card for key, card in self._cards.items() if key in wanted}
+        for key in wanted - kept.keys():
+            row = session.scalars(
+                select(RateCardVersion)
+                .where(RateCardVersion.id == key[0])
+                .options(selectinload(RateCardVersion.prices))
+            ).one()
+            kept[key] = _card(row)
+        self._cards = kept
+        return {provider_id: kept[version_id, text] for provider_id, version_id, text in in_force}
+
+    def _wares_of(self, session: Session, wanted: set[UUID]) -> dict[UUID, _Wares]:
+        kept = {version_id: wares for version_id, wares in self._wares.items() if version_id in wanted}
+        for version_id in wanted - kept.keys():
+            row = session.scalars(
+                select(CatalogueVersion)
+                .where(CatalogueVersion.id == version_id)
+                .options(selectinload(CatalogueVersion.offers), selectinload(CatalogueVersion.images))
+            ).one()
+            kept[version_id] = _wares(row)
+        self._wares = kept
+        return kept
 
 
-# --- the snapshot ------------------------------------------------------------------------------------------------
-
-
-def snapshot(session: Session, *, now: datetime) -> Catalogue:
-    """Everything that can be bought at `now`, with quota and prices; equal digests mean equal contents."""
-    cards = _cards_in_force(session, now)
-    sites = session.execute(select(Site, Provider).join(Provider).where(Site.is_enabled).order_by(Site.name)).all()
-    versions = {
-        version.site_id: version
-        for version in session.scalars(
-            select(CatalogueVersion)
-            .where(CatalogueVersion.superseded_at.is_(None))
-            .options(selectinload(CatalogueVersion.offers), selectinload(CatalogueVersion.images))
-        )
-    }
-    pools = list(session.scalars(select(QuotaPool)))
-    left = free_quota(session, pools)
-    free: dict[UUID, dict[str, Decimal | None]] = {}
-    for pool in pools:
-        free.setdefault(pool.site_id, {})[pool.resource] = left[pool.id]
-    known = [
-        _site(
-            site,
-            provider,
-            version=versions.get(site.id),
-            card=cards.get(provider.id),
-            free=free.get(site.id, {}),
-        )
-        for site, provider in sites
-    ]
-    offers = [
+def _wares(version: CatalogueVersion) -> _Wares:
+    images: dict[str, tuple[str, int, int]] = {}
+    # A logical name that several images share means the last of them by name; an image's own name always works.
+    for image in sorted(version.images, key=lambda image: image.name):
+        found = (image.remote_id, image.min_disk_gib, image.min_memory_mib)
+        images[image.name] = found
+        if image.logical is not None:
+            images[image.logical] = found
+    offers = tuple(
         CatalogueOffer(
             offer_id=offer.id,
             site_id=offer.site_id,
@@ -290,48 +332,41 @@ def snapshot(session: Session, *, now: datetime) -> Catalogue:
             gpu_model=offer.gpu_model,
             arch=offer.arch,
         )
-        for site, _ in sites
-        if site.id in versions
-        for offer in sorted(versions[site.id].offers, key=lambda offer: offer.name)
-    ]
-    parts = [
-        [site.name, site.trouble, dict(site.free), site.card.version_id if site.card else None] for site in known
-    ] + [[version.site_id, version.digest] for version in sorted(versions.values(), key=lambda row: str(row.site_id))]
-    return Catalogue(sites=tuple(known), offers=tuple(offers), digest=digest(parts))
+        for offer in sorted(version.offers, key=lambda offer: offer.name)
+    )
+    return _Wares(offers, images)
+
+
+def _free_of(session: Session) -> dict[UUID, dict[str, Decimal | None]]:
+    """Site id -> resource -> what is left."""
+    pools = list(session.scalars(select(QuotaPool)))
+    left = free_quota(session, pools)
+    free: dict[UUID, dict[str, Decimal | None]] = {}
+    for pool in pools:
+        free.setdefault(pool.site_id, {})[pool.resource] = left[pool.id]
+    return free
 
 
 def _site(
-    site: Site,
-    provider: Provider,
-    *,
-    version: CatalogueVersion | None,
-    card: RateCard | None,
-    free: Mapping[str, Decimal | None],
+    site: Site, provider: Provider, *, wares: _Wares | None, card: RateCard | None, free: Mapping[str, Decimal | None]
 ) -> CatalogueSite:
-    images: dict[str, tuple[str, int, int]] = {}
-    # A logical name that several images share means the newest by name; an image's own name always works.
-    for image in sorted(version.images if version else [], key=lambda image: image.name):
-        found = (image.remote_id, image.min_disk_gib, image.min_memory_mib)
-        images[image.name] = found
-        if image.logical is not None:
-            images[image.logical] = found
     return CatalogueSite(
         site_id=site.id,
         name=site.name,
         provider=provider.name,
         jurisdiction=site.jurisdiction,
         region=site.region,
-        images=images,
+        images=wares.images if wares else {},
         free=dict(free),
         card=card,
-        trouble=_trouble(site, version),
+        trouble=_trouble(site, is_known=wares is not None),
     )
 
 
-def _trouble(site: Site, version: CatalogueVersion | None) -> str | None:
+def _trouble(site: Site, *, is_known: bool) -> str | None:
     """Why nothing can be started there now."""
     if site.observe_only:
         return "Leeway only observes this site"
-    if version is None or site.listed_at is None:
+    if not is_known or site.listed_at is None:
         return site.trouble or "the site has not been listed yet"
     return site.trouble

@@ -55,20 +55,21 @@ def writing(sessions: sessionmaker[Session], mine: Claim) -> Iterator[tuple[Sess
         Fenced: another worker has claimed the lease since.
     """
     with sessions.begin() as session:
-        set_fenced(session, mine, claim_until=func.clock_timestamp() + mine.length)
-        yield session, session.get_one(Lease, mine.lease_id)
+        yield session, set_fenced(session, mine, claim_until=func.clock_timestamp() + mine.length)
 
 
-def set_fenced(session: Session, mine: Claim, **values: Any) -> None:
-    """Write to the lease's row as the claimant, or raise `Fenced`."""
-    touched = session.execute(
+def set_fenced(session: Session, mine: Claim, **values: Any) -> Lease:
+    """Write to the lease's row as the claimant and return it, or raise `Fenced`."""
+    lease = session.scalars(
         update(Lease)
         .where(Lease.id == mine.lease_id, Lease.generation == mine.generation)
         .values(**values)
-        .returning(Lease.id)
+        .returning(Lease)
+        .execution_options(populate_existing=True)
     ).one_or_none()
-    if touched is None:
+    if lease is None:
         raise Fenced(f"lease {mine.lease_id} has another worker since generation {mine.generation}")
+    return lease
 
 
 def wake(session: Session, lease_id: UUID) -> None:

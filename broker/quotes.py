@@ -15,7 +15,7 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session, selectinload
 
-from broker.catalogue import snapshot
+from broker.catalogue import Catalogues
 from broker.errors import NotFound
 from broker.models.people import Project
 from broker.models.workloads import Quote, QuoteOffer, WorkloadRow
@@ -33,6 +33,7 @@ BEST = 20
 class Quoting:
     """What a quote is made with. `lifetime`: how long its prices are promised."""
 
+    catalogues: Catalogues
     placer: Placer
     facts: Facts
     assumptions: Assumptions
@@ -63,7 +64,7 @@ def preview(session: Session, document: str | Mapping[str, Any], quoting: Quotin
         raise NotFound(
             f"there is no project {workload.project!r}", hint="See `leeway spend` for the projects there are."
         )
-    catalogue = snapshot(session, now=now)
+    catalogue = quoting.catalogues.snapshot(session, now=now)
     facts = quoting.facts.for_project(session, project.id, now=now)
     ranking = quoting.placer.rank(workload, catalogue, facts, quoting.assumptions, now=now)
     return Preview(workload, project.id, ranking, catalogue.digest, facts.digest)

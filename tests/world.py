@@ -22,7 +22,7 @@ from adapters.sandbox.config import CloudConfig
 from adapters.sandbox.config import Timing as CloudTiming
 from adapters.sandbox.profiles import DEMO_PASSWORD, aurora
 from broker import ratecards
-from broker.catalogue import import_rate_card
+from broker.catalogue import Catalogues, import_rate_card
 from broker.database import database_now
 from broker.inventory import observe, take_turn
 from broker.models.federation import Institution, Site
@@ -264,7 +264,7 @@ def make_world(
     doors = doors or Doors(sessions, Registry(), SealedVault(b"k" * 32), uuid4())
     jobs = NotedJobs()
     tools = Tools(sessions, doors.open, doors.installation, GrantLedger(), jobs, QUICK, Pace())
-    quoting = Quoting(CheapestPlacer(), GrantFacts(), Assumptions())
+    quoting = Quoting(Catalogues(), CheapestPlacer(), GrantFacts(), Assumptions())
     clouds: dict[str, SandboxCloud] = {}
     try:
         for config in configs or (quick(aurora()),):

@@ -7,10 +7,11 @@ nothing but time.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Self
+from uuid import UUID
 
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
@@ -29,6 +30,7 @@ from broker.orders import RECONCILE
 from broker.sites import OBSERVE
 from broker.values import Period, month_starts
 from web.compose import Services
+from web.queue import keys_waiting
 from web.worker import SETTLE
 
 log = logging.getLogger(__name__)
@@ -41,7 +43,7 @@ def sweep(session: Session, services: Services, now: datetime) -> None:
     """Wake workers for every lease and site that is due and that nobody is at."""
     free = or_(Lease.claim_until.is_(None), Lease.claim_until < now)
     due = select(Lease.id).where(Lease.next_look_at <= now, free).order_by(Lease.next_look_at).limit(SWEEP)
-    for lease_id in session.scalars(due).all():
+    for lease_id in _not_waiting(session, RECONCILE, session.scalars(due).all()):
         services.jobs.defer(session, RECONCILE, str(lease_id))
     sites = select(Site.id).where(
         Site.next_listing_at <= now,
@@ -50,6 +52,12 @@ def sweep(session: Session, services: Services, now: datetime) -> None:
     )
     for site_id in session.scalars(sites).all():
         services.jobs.defer(session, OBSERVE, str(site_id))
+
+
+def _not_waiting(session: Session, task: str, ids: Sequence[UUID]) -> list[UUID]:
+    """Those that no wake-up waits for: one question for all, as a busy queue holds most of them already."""
+    waiting = keys_waiting(session, task)
+    return [key for key in ids if str(key) not in waiting]
 
 
 def cut_months(session: Session, services: Services, now: datetime) -> None:
@@ -110,6 +118,8 @@ class Clock:
 
     def __enter__(self) -> Self:
         """Start ticking."""
+        # It warns when a tick is skipped because the last one still runs; that one does what is due.
+        logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)
         self._scheduler.start()
         return self
 

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from accounting.grants import GrantFacts
 from accounting.holds import GrantLedger
 from adapters.registry import Registry
+from broker.catalogue import Catalogues
 from broker.database import Database, engine, resolve
 from broker.database import sessions as make_sessions
 from broker.errors import SetupError
@@ -105,7 +106,7 @@ def _services(settings: Settings, sessions: sessionmaker[Session], queue: App) -
         jobs=jobs,
         doors=doors,
         ledger=ledger,
-        quoting=Quoting(CheapestPlacer(), GrantFacts(), assumptions, settings.quote_lifetime),
+        quoting=Quoting(Catalogues(), CheapestPlacer(), GrantFacts(), assumptions, settings.quote_lifetime),
         tools=Tools(sessions, doors.open, installation, ledger, jobs, timing, pace),
     )
 

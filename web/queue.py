@@ -11,6 +11,10 @@ from sqlalchemy.orm import Session
 
 from broker.database import libpq_url
 
+_ALL_WAITING = text(
+    "SELECT queueing_lock FROM procrastinate_jobs"
+    " WHERE task_name = :task AND status = 'todo' AND queueing_lock IS NOT NULL"
+)
 _WAITING = text("SELECT FROM procrastinate_jobs WHERE queueing_lock = :lock AND status = 'todo'")
 
 
@@ -19,6 +23,12 @@ def make_app(application_url: str) -> App:
     return App(
         connector=PsycopgConnector(conninfo=libpq_url(application_url), kwargs={"application_name": "leeway-queue"})
     )
+
+
+def keys_waiting(session: Session, task: str) -> set[str]:
+    """The keys that a wake-up of this task waits for."""
+    locks = session.scalars(_ALL_WAITING, {"task": task}).all()
+    return {lock.removeprefix(f"{task}:") for lock in locks}
 
 
 class QueuedJobs:
