@@ -133,7 +133,8 @@ def _read(response: requests.Response, deadline: Deadline, socket_seconds: float
     raw = response.raw
     while True:
         deadline.check("reading the answer")
-        # Of urllib3's connection, gone once the answer is complete. Each read waits no longer than what is left.
+        # Each read waits no longer than what is left. An answer with `Connection: close` has lost its socket here, and
+        # so may overrun by one silence, as may headers that trickle.
         socket = getattr(raw.connection, "sock", None)
         if socket is not None:
             socket.settimeout(min(socket_seconds, max(deadline.remaining, 0.001)))

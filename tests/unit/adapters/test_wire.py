@@ -115,6 +115,21 @@ def test_silence_ends_at_the_deadline(wire: Start) -> None:
     assert time.monotonic() - start < 0.8
 
 
+def test_silence_amid_a_body_waits_only_for_what_is_left() -> None:
+    def stop_talking() -> Iterator[bytes]:
+        time.sleep(0.8)
+        yield b"{"
+        time.sleep(3)
+
+    with ScriptedServer(lambda _: Reply(200, stop_talking(), length=100)) as server:
+        wire = Wire(server)
+        start = time.monotonic()
+        with pytest.raises(SiteUnknown):
+            wire.send(seconds=1.0)
+        assert time.monotonic() - start < 1.5
+        wire.connection.close()
+
+
 def test_a_cut_body_is_unknown_and_the_next_request_works(wire: Start) -> None:
     one = wire(Reply(200, b'{"half', length=1000))
     with pytest.raises(SiteUnknown, match="broke"):
