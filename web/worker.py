@@ -6,10 +6,8 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 from uuid import UUID
 
 from procrastinate import App
@@ -23,6 +21,7 @@ from broker.inventory import observe, take_turn
 from broker.orders import RECONCILE
 from broker.reconcile import reconcile
 from broker.sites import CHECK, OBSERVE, check_site
+from broker.threads import DaemonThreads
 from web.compose import Services
 
 log = logging.getLogger(__name__)
@@ -76,30 +75,6 @@ def register(app: App, services: Services) -> None:
         add(name)
 
 
-class _JobThreads(ThreadPoolExecutor):
-    """A daemon thread per job: one that waits for a silent cloud does not keep the process from ending.
-
-    The worker starts no more jobs at once than its size. asyncio takes nothing but a ThreadPoolExecutor.
-    """
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Run it now."""
-        future: Future[Any] = Future()
-
-        def run() -> None:
-            future.set_running_or_notify_cancel()
-            try:
-                future.set_result(fn(*args, **kwargs))
-            except BaseException as error:  # noqa: BLE001 - whoever waits for the future gets it
-                future.set_exception(error)
-
-        threading.Thread(target=run, name="leeway-job", daemon=True).start()
-        return future
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 - its signature
-        """Nothing to wait for."""
-
-
 class Worker:
     """Procrastinate's worker in a thread of its own, with its own event loop; jobs run in `size` more threads."""
 
@@ -146,7 +121,7 @@ class Worker:
 
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._loop.set_default_executor(_JobThreads())
+        self._loop.set_default_executor(DaemonThreads("leeway-job"))
         self._task = asyncio.current_task()
         self._started.set()
         while True:

@@ -6,7 +6,6 @@ Key pairs have no metadata, and belong to the user; their tags ride in the comme
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID
@@ -17,6 +16,7 @@ from adapters.openstack.session import Call, Document, Service, Session, get, js
 from adapters.openstack.states import machine_state
 from broker.errors import SiteUnknown
 from broker.remote import Deadline, Listing, PartKind, RemoteMachine, RemotePart
+from broker.threads import DaemonThreads
 
 # Service, path and JSON key of one.
 COLLECTIONS = {
@@ -195,7 +195,7 @@ def listing(session: Session, deadline: Deadline) -> Listing:
     }
     ports = get(Service.NETWORK, "/v2.0/ports", "listing the ports", **mine)
     addresses = get(Service.NETWORK, "/v2.0/floatingips", "listing the addresses", **mine)
-    with ThreadPoolExecutor(max_workers=3, thread_name_prefix="listing") as pool:
+    with DaemonThreads("listing") as pool:
         parts = (
             pool.submit(_key_pairs, session, deadline),
             pool.submit(session.all, ports, "ports", _our_port, deadline),
