@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from types import FrameType
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import click
 from rich.text import Text
@@ -27,6 +27,9 @@ Examples:
   leeway demo --tour-only
 """
 
+# A closed terminal ends it as Ctrl-C does. Also SIGINT is set: a shell starts what it puts into the background without.
+_ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 @click.command("demo", cls=LeewayCommand, short_help=HELPS["demo"], epilog=EPILOG)
 @click.option("--tour-only", is_flag=True, help="End after the tour instead of waiting for Ctrl-C.")
@@ -36,7 +39,7 @@ def command(*, tour_only: bool) -> None:
     Everything lies in .leeway/demo (or LEEWAY_DATA_DIR), new at each start, and ends with the demo. Then a page stays
     up, and the other commands can be tried, until Ctrl-C.
     """
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in _ENDING:
         signal.signal(number, _interrupt)
     folder = default_folder()
     console = output.screen()
@@ -54,7 +57,7 @@ def command(*, tour_only: bool) -> None:
                 if not tour_only:
                     _stay(made)
             finally:  # a second Ctrl-C would leave behind what the first one is ending
-                for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                for number in _ENDING:
                     signal.signal(number, signal.SIG_IGN)
                 output.say(output.styled("\nStopping the clouds, the server and PostgreSQL ...", "dim"))
     output.say(output.styled("Everything is stopped.", "dim"))

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from broker.embedded_files import FileLock
+from broker.embedded_files import FileLock, make_private_dir
 from broker.errors import Conflict, SetupError
-from web.compose import make_private
 
 # What a demo throws away at its start must be a demo's.
 _MARK: Final = "made-by-leeway-demo"
@@ -37,7 +36,7 @@ def demo_folder(folder: Path) -> Iterator[Path]:
             f"{folder} is not empty, and no demo made it; a demo would throw away what is in it.",
             hint="Set LEEWAY_DATA_DIR to a new directory, or leave it unset.",
         )
-    make_private(folder)
+    make_private_dir(folder)
     mark.touch()
     lock = FileLock(folder / "demo.lock")
     if not lock.try_exclusive():
