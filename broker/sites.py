@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from uuid import UUID
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
-from broker.errors import Conflict, InvalidInput, NotFound, SiteError
+from broker.errors import Conflict, InvalidInput, LeewayError, NotFound
 from broker.models.audit import Event
 from broker.models.federation import Provider, Site
 from broker.ports import Adapters, CloudAdapter, Jobs, Vault
@@ -133,16 +133,16 @@ def request_check(session: Session, site: Site, *, jobs: Jobs) -> None:
 
 
 def check_site(tools: Tools, site_id: UUID) -> None:
-    """Try the credential step by step, and keep what was found."""
+    """Try the credential step by step, and keep what was found, unless a check that began later has answered."""
     with tools.sessions() as session:
         asked_at = session.scalars(select(func.clock_timestamp())).one()
     try:
         found = tools.open_site(site_id).check(deadline=Deadline.after(tools.timing.call.total_seconds()))
-    except SiteError as error:
+    except LeewayError as error:  # also where our own key does not open the credential: that is what a check is for
         found = [Diagnosis(step="contact", ok=False, detail=error.detail, hint=error.hint)]
     with tools.sessions.begin() as session:
         session.execute(
             update(Site)
-            .where(Site.id == site_id)
+            .where(Site.id == site_id, or_(Site.checked_at.is_(None), Site.checked_at < asked_at))
             .values(checked_at=asked_at, diagnosis=[asdict(diagnosis) for diagnosis in found])
         )

@@ -1,0 +1,121 @@
+"""Found in a review: ways in which a machine could be lost, kept too long, or missed. Each was seen to fail first."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session, sessionmaker
+
+from adapters.registry import Registry
+from adapters.sandbox.faults import FaultKind
+from adapters.sandbox.profiles import DEMO_PASSWORD
+from broker.claims import Claim, claim
+from broker.errors import SetupError, SiteError
+from broker.inventory import observe, take_turn
+from broker.launching import Pass, _open_attempt, _win, plan
+from broker.models.federation import Site
+from broker.models.leases import Desired, LaunchAttempt, Lease, LeaseState, Outcome, Part
+from broker.models.workloads import Order
+from broker.observations import see
+from broker.orders import finish_lease, stop_order
+from broker.reconcile import STUCK, reconcile
+from broker.remote import Deadline, MachineSpec, MachineState, PartKind, RemoteMachine, Secret, Tags
+from broker.sites import Doors, check_site, request_check
+from broker.timeline import open_findings
+from tests.world import World, aurora_prices, connect
+from web.identity.vault import SealedVault
+
+ONLY_CREATES = {"service": "compute", "method": "POST", "path": r"/servers$"}
+
+
+def ordered(world: World) -> tuple[Order, UUID]:
+    order = world.order()
+    (lease_id,) = world.leases(order)
+    return order, lease_id
+
+
+def claim_now(world: World, lease_id: UUID) -> Claim:
+    world.wake(lease_id)
+    mine = claim(world.sessions, lease_id, length=timedelta(seconds=30))
+    assert mine is not None
+    return mine
+
+
+def a_pass(world: World, lease_id: UUID) -> Pass:
+    return Pass(world.tools, world.tools.open_site(world.view(lease_id).lease.site_id), claim_now(world, lease_id))
+
+
+def part_of(lease: Lease, kind: PartKind) -> Part:
+    (part,) = [part for part in lease.parts if part.kind is kind]
+    return part
+
+
+def make_at_site(world: World, lease_id: UUID, attempt_id: UUID) -> str:
+    """A machine that the site made for an attempt whose answer nobody has read."""
+    lease = world.view(lease_id).lease
+    adapter = world.tools.open_site(lease.site_id)
+    tags = Tags(world.tools.installation, lease_id, attempt_id, lease.project, lease.ends_at)
+    spec, deadline = MachineSpec(**lease.spec), Deadline.after(5)
+    spec = replace(spec, ssh_key=None)
+    port = adapter.make(PartKind.PORT, spec, tags=tags, made={}, deadline=deadline)
+    return adapter.make(PartKind.SERVER, spec, tags=tags, made={PartKind.PORT: port}, deadline=deadline)
+
+
+def stop(world: World, order: Order) -> None:
+    with world.sessions.begin() as session:
+        stop_order(session, order.id, jobs=world.jobs, actor="tests", reason="done")
+
+
+def findings(world: World) -> list[str]:
+    with world.sessions() as session:
+        return [finding.kind for finding in open_findings(session)]
+
+
+def frozen_launch(world: World) -> tuple[Order, Pass, LaunchAttempt, Part]:
+    """A worker that froze after its request was committed; the attempt was then looked for, and not found."""
+    order, lease_id = ordered(world)
+    run = a_pass(world, lease_id)
+    plan(run, world.view(lease_id).lease)
+    lease = world.view(lease_id).lease
+    part = part_of(lease, PartKind.SERVER)
+    attempt = _open_attempt(run, lease, part)
+    with world.sessions.begin() as session:
+        session.execute(update(LaunchAttempt).values(outcome=Outcome.ABSENT))
+    return order, run, attempt, part
+
+
+def without_its_key(world: World) -> World:
+    doors = Doors(world.sessions, Registry(), SealedVault(b"x" * 32), world.doors.installation)
+    return replace(world, tools=replace(world.tools, open_site=doors.open))
+
+
+def test_a_check_of_a_site_that_cannot_be_opened_is_answered(world: World) -> None:
+    site_id = world.view(ordered(world)[1]).lease.site_id
+    check_site(without_its_key(world).tools, site_id)
+    with world.sessions() as session:
+        site = session.get_one(Site, site_id)
+        assert "another key" in site.diagnosis[-1]["detail"]
+
+
+def test_an_older_check_does_not_replace_the_answer_of_a_newer_one(world: World) -> None:
+    site_id = world.view(ordered(world)[1]).lease.site_id
+    fault = world.cloud.faults.add(FaultKind.SLOW, times=1, seconds=1)
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(check_site, world.tools, site_id)
+        while not world.cloud.faults.hits(fault):
+            time.sleep(0.01)
+        with world.sessions.begin() as session:
+            request_check(session, session.get_one(Site, site_id), jobs=world.jobs)
+        check_site(world.tools, site_id)
+        slow.result()
+    with world.sessions() as session:
+        site = session.get_one(Site, site_id)
+        assert site.checked_at is not None
+        assert site.check_wanted_at is not None
+        assert site.checked_at >= site.check_wanted_at
