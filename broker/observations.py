@@ -43,7 +43,8 @@ def see(session: Session, lease: Lease, machine: RemoteMachine, *, seen_at: date
             )
         )
         if first_run:
-            _start(session, lease, since or seen_at)
+            # A site's clock may be wrong, and the end is counted from here: not before the lease, not in the future.
+            _start(session, lease, min(max(since or seen_at, lease.made_at), seen_at))
         tell(session, lease, "state", _words(machine))
     if lease.desired is not Desired.GONE or machine.state is MachineState.DELETING:
         lease.state = state

@@ -90,6 +90,19 @@ def frozen_launch(world: World) -> tuple[Order, Pass, LaunchAttempt, Part]:
     return order, run, attempt, part
 
 
+def test_a_site_whose_clock_is_behind_does_not_end_the_machine_at_once(world: World) -> None:
+    _, lease_id = ordered(world)
+    seen_at = world.now()
+    behind = RemoteMachine(
+        PartKind.SERVER, "x", "x", None, MachineState.RUNNING, "ACTIVE", None, None, seen_at - timedelta(hours=9)
+    )
+    with world.sessions.begin() as session:
+        lease = session.get_one(Lease, lease_id, with_for_update=True)
+        see(session, lease, behind, seen_at=seen_at)
+        assert lease.started_at == lease.made_at
+        assert lease.ends_at == lease.made_at + timedelta(hours=2)
+
+
 def without_its_key(world: World) -> World:
     doors = Doors(world.sessions, Registry(), SealedVault(b"x" * 32), world.doors.installation)
     return replace(world, tools=replace(world.tools, open_site=doors.open))
