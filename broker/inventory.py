@@ -13,12 +13,12 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import exists, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, selectinload
 
 from broker.catalogue import record_catalogue
-from broker.errors import SiteError
+from broker.errors import LeewayError, SiteDenied
 from broker.launching import record_stray
 from broker.models.federation import Site
 from broker.models.holds import QuotaHold, QuotaPool
@@ -58,20 +58,28 @@ class Seen:
 def observe(tools: Tools, turn: Turn) -> bool:
     """List a site and write down what was seen; False where another lister took over meanwhile.
 
+    Whatever it raises, the site's row says why, and the next try is backed off.
+
     Raises:
-        SiteError: after it was written into the site's row, with the next try backed off.
+        SiteError: of the site, or because the listing is of another credential scope than our machines there.
+        LeewayError: the site cannot be opened.
     """
+    trouble: str | None = "the last listing did not finish"
     try:
         adapter = tools.open_site(turn.site_id)
         seen = _visit(adapter, turn, tools.pace)
-    except SiteError as error:
-        _give_up(tools, turn, error)
+        with tools.sessions.begin() as session:
+            is_mine = _still_mine(session, turn, tools.pace)
+            if is_mine:
+                _record(session, tools, turn, seen, settle=tools.timing.settle_of(adapter))
+        trouble = None
+    except LeewayError as error:
+        trouble = str(error)
         raise
-    with tools.sessions.begin() as session:
-        if not _still_mine(session, turn, tools.pace):
-            return False
-        _record(session, tools, turn, seen, settle=tools.timing.settle_of(adapter))
-    return True
+    finally:
+        if trouble is not None:
+            _give_up(tools, turn, trouble)
+    return is_mine
 
 
 def take_turn(tools: Tools, site_id: UUID) -> Turn | None:
@@ -121,13 +129,13 @@ def _still_mine(session: Session, turn: Turn, pace: Pace) -> bool:
     return _write(session, turn, values)
 
 
-def _give_up(tools: Tools, turn: Turn, error: SiteError) -> None:
+def _give_up(tools: Tools, turn: Turn, trouble: str) -> None:
     """Keep the reason in the row, and come back later, the later the more often it failed (at most 16 intervals)."""
     wait = tools.pace.listing * func.power(2, func.least(Site.failures, 4))
     values: dict[str, Any] = {
         "listing_claim_until": None,
         "failures": Site.failures + 1,
-        "trouble": str(error)[:2000],
+        "trouble": trouble[:2000],
         "next_listing_at": func.clock_timestamp() + wait,
     }
     with tools.sessions.begin() as session:
@@ -150,6 +158,7 @@ def _write(session: Session, turn: Turn, values: dict[str, Any]) -> bool:
 
 def _record(session: Session, tools: Tools, turn: Turn, seen: Seen, *, settle: timedelta) -> None:
     listing = seen.listing
+    _refuse_another_scope(session, turn, listing)
     session.add(
         SiteListing(
             site_id=turn.site_id,
@@ -163,12 +172,50 @@ def _record(session: Session, tools: Tools, turn: Turn, seen: Seen, *, settle: t
     _record_quotas(session, turn, seen.quotas)
     if seen.offers is not None and seen.images is not None:
         record_catalogue(session, turn.site_id, seen.offers, seen.images, now=turn.started_at)
+    _lock_leases(session, turn, listing)
     woken = _record_presence(session, turn, listing, settle=settle)
     woken |= _record_strays(session, turn, listing, installation=tools.installation)
     for lease_id in sorted(woken):
         session.execute(update(Lease).where(Lease.id == lease_id).values(next_look_at=func.clock_timestamp()))
         tools.jobs.defer(session, RECONCILE, str(lease_id))
     _record_unknown(session, turn, listing)
+
+
+def _refuse_another_scope(session: Session, turn: Turn, listing: Listing) -> None:
+    """While machines of ours are there, a listing of another scope says nothing of them, least of all their absence."""
+    last = session.scalars(
+        select(SiteListing.scope)
+        .where(SiteListing.site_id == turn.site_id)
+        .order_by(SiteListing.started_at.desc())
+        .limit(1)
+    ).first()
+    if last in (None, listing.scope):
+        return
+    ours = exists().where(
+        Lease.site_id == turn.site_id,
+        Lease.gone_at.is_(None),
+        Part.lease_id == Lease.id,
+        Part.kind == PartKind.SERVER,
+        Part.remote_id.is_not(None),
+        Part.gone_at.is_(None),
+    )
+    if session.scalars(select(ours)).one():
+        raise SiteDenied(
+            f"the credential opens another project ({listing.scope}) than the one that our machines are in ({last})",
+            hint="Give the site a credential of that project until they have ended.",
+        )
+
+
+def _lock_leases(session: Session, turn: Turn, listing: Listing) -> None:
+    """All that this listing may write to, in the order of their ids, as `stop_order` locks them: no deadlock."""
+    named = {thing.tags.lease for thing in (*listing.machines, *listing.parts) if thing.tags is not None}
+    locked = session.scalars(
+        select(Lease.id)
+        .where(Lease.site_id == turn.site_id, or_(Lease.gone_at.is_(None), Lease.id.in_(named)))
+        .order_by(Lease.id)
+        .with_for_update(key_share=True)
+    )
+    locked.all()
 
 
 def _record_quotas(session: Session, turn: Turn, quotas: Iterable[RemoteQuota]) -> None:
@@ -250,17 +297,20 @@ def _record_strays(session: Session, turn: Turn, listing: Listing, *, installati
     things: list[RemotePart] = [*listing.machines, *listing.parts]
     ours = [thing for thing in things if thing.tags is not None and thing.tags.installation == installation]
     wanted = {thing.tags.lease for thing in ours if thing.tags is not None}
-    leases = {
+    known = {
         lease.id: lease
-        for lease in session.scalars(
-            select(Lease).where(Lease.id.in_(wanted), Lease.site_id == turn.site_id).options(selectinload(Lease.parts))
-        )
+        for lease in session.scalars(select(Lease).where(Lease.id.in_(wanted)).options(selectinload(Lease.parts)))
     }
+    # Two sites may share an account, and see each other's things.
+    elsewhere = {part.remote_id for lease in known.values() if lease.site_id != turn.site_id for part in lease.parts}
+    leases = {lease.id: lease for lease in known.values() if lease.site_id == turn.site_id}
     woken = set()
     lost = []
     for thing in ours:
         lease = leases.get(thing.tags.lease) if thing.tags is not None else None
         part = next((part for part in lease.parts if part.kind is thing.kind), None) if lease else None
+        if lease is None and thing.remote_id in elsewhere:
+            continue
         if lease is None or part is None:
             lost.append(thing)
         elif part.remote_id is None and lease.gone_at is None:

@@ -103,9 +103,60 @@ def test_a_site_whose_clock_is_behind_does_not_end_the_machine_at_once(world: Wo
         assert lease.ends_at == lease.made_at + timedelta(hours=2)
 
 
+def test_two_sites_of_one_cloud_account_do_not_take_each_others_machines_for_lost(world: World) -> None:
+    _, lease_id = ordered(world)
+    world.until_running(lease_id)
+    config = world.cloud.config
+    second = connect(
+        world.sessions,
+        world.doors,
+        world.jobs,
+        endpoint=world.cloud.auth_url,
+        name="aurora-again",
+        region=config.region,
+        project=config.projects[0].name,
+        prices=aurora_prices(),
+    )
+    world.observe(second)
+    assert findings(world) == []
+
+
+def test_a_listing_of_another_project_is_never_absence(world: World) -> None:
+    _, lease_id = ordered(world)
+    site_id = world.until_running(lease_id).lease.site_id
+    other = Secret(
+        {
+            "username": "alice",
+            "password": DEMO_PASSWORD,
+            "project_name": "physics",
+            "user_domain_name": "Default",
+            "project_domain_name": "Default",
+        }
+    )
+    with world.sessions.begin() as session:
+        world.doors.vault.store(session, site_id, other)
+
+    with pytest.raises(SiteError, match="another project"):
+        world.observe(site_id)
+
+    assert world.view(lease_id).lease.missing_since is None
+    with world.sessions() as session:
+        assert "another project" in (session.get_one(Site, site_id).trouble or "")
+
+
 def without_its_key(world: World) -> World:
     doors = Doors(world.sessions, Registry(), SealedVault(b"x" * 32), world.doors.installation)
     return replace(world, tools=replace(world.tools, open_site=doors.open))
+
+
+def test_a_site_that_cannot_be_opened_says_so_and_is_tried_again(world: World) -> None:
+    site_id = world.view(ordered(world)[1]).lease.site_id
+    with pytest.raises(SetupError, match="another key"):
+        without_its_key(world).observe(site_id)
+    with world.sessions() as session:
+        site = session.get_one(Site, site_id)
+        assert "another key" in (site.trouble or "")
+        assert site.listing_claim_until is None
 
 
 def test_a_check_of_a_site_that_cannot_be_opened_is_answered(world: World) -> None:
@@ -132,3 +183,27 @@ def test_an_older_check_does_not_replace_the_answer_of_a_newer_one(world: World)
         assert site.checked_at is not None
         assert site.check_wanted_at is not None
         assert site.checked_at >= site.check_wanted_at
+
+
+def test_a_listing_and_a_stop_lock_leases_in_one_order(world: World, sessions: sessionmaker[Session]) -> None:
+    order = world.order(count=2)
+    first, second = world.leases(order)
+    world.until_running(second)
+    run = a_pass(world, first)
+    plan(run, world.view(first).lease)
+    lease = world.view(first).lease
+    attempt = _open_attempt(run, lease, part_of(lease, PartKind.SERVER))
+    make_at_site(world, first, attempt.id)  # its answer is still on the way
+    with world.sessions.begin() as session:
+        session.execute(update(Site).values(next_listing_at=func.clock_timestamp()))
+    turn = take_turn(world.tools, lease.site_id)
+    assert turn is not None
+
+    with ThreadPoolExecutor(1) as pool:
+        with sessions.begin() as session:  # as `stop_order` locks
+            session.execute(select(Lease.id).where(Lease.id == first).with_for_update(key_share=True))
+            listing = pool.submit(observe, world.tools, turn)
+            with pytest.raises(TimeoutError):
+                listing.result(timeout=1.5)  # it waits
+            session.execute(select(Lease.id).where(Lease.id == second).with_for_update(key_share=True))
+        assert listing.result()
