@@ -12,26 +12,34 @@ from uuid import UUID
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
-from broker.claims import Claim, writing
+from broker.claims import Claim, wake, writing
 from broker.errors import SiteConflict, SiteError, SiteRefused, SiteUnknown
 from broker.models.leases import OPEN, LaunchAttempt, Lease, LeaseState, Outcome, Part
 from broker.observations import see_gone
 from broker.ports import CloudAdapter
 from broker.remote import Deadline, Fence, MachineSpec, PartKind, RemotePart, Tags
-from broker.timeline import Concern, raise_finding, tell
+from broker.timeline import Concern, close_finding, raise_finding, tell
 from broker.tools import Timing, Tools
 from broker.values import new_id
+
+STUCK_FINDING = "lease_stuck"
+# So many requests for one part without a clear answer, and a person is told.
+UNCLEAR = 3
 
 
 @dataclass(slots=True)
 class Pass:
-    """One worker's pass over one lease: its tools, the site, its claim, and what it has already looked at."""
+    """One worker's pass over one lease: its tools, the site, its claim, and what it has already looked at.
+
+    `trouble`: an error that did not stop the pass, to be raised at its end.
+    """
 
     tools: Tools
     adapter: CloudAdapter
     mine: Claim
     done: set[UUID] = field(default_factory=set)
     look_in: timedelta | None = None
+    trouble: SiteError | None = None
 
     @property
     def sessions(self) -> sessionmaker[Session]:
@@ -73,6 +81,24 @@ def plan(run: Pass, lease: Lease) -> None:
                     is_harmless=spec.is_harmless,
                 )
             )
+
+
+def close_stuck(session: Session, lease_id: UUID) -> None:
+    """It gets on, or it is over."""
+    close_finding(session, STUCK_FINDING, str(lease_id))
+
+
+def tell_stuck(session: Session, lease: Lease, why: str, *, hint: str, now: datetime) -> None:
+    """A lease that does not get on is still tried, ever more rarely, and a person gets to know."""
+    concern = Concern(
+        kind=STUCK_FINDING,
+        key=str(lease.id),
+        text=f"{lease.project}/{lease.spec['name']} does not get on: {why}",
+        hint=hint,
+        site_id=lease.site_id,
+        lease_id=lease.id,
+    )
+    raise_finding(session, concern, now=now)
 
 
 # --- making ------------------------------------------------------------------------------------------------------
@@ -128,24 +154,30 @@ def _open_attempt(run: Pass, lease: Lease, part: Part) -> LaunchAttempt:
 def _win(run: Pass, attempt_id: UUID, part: Part, remote_id: str) -> bool:
     """Set the part's remote id if nobody has; an attempt that comes second with another id is marked DISCARD.
 
-    Not fenced on purpose: that something exists is a fact, whoever learns it. The compare-and-set decides.
+    So is one that comes when the lease is over: nobody would look after its part any more. Not fenced on purpose: that
+    something exists is a fact, whoever learns it. The compare-and-set decides.
     """
     with run.sessions.begin() as session:
         # Lease first, as everywhere: two who write to one lease's parts wait for each other, and do not deadlock.
-        session.execute(select(Lease.id).where(Lease.id == part.lease_id).with_for_update(key_share=True))
+        lease = session.scalars(select(Lease).where(Lease.id == part.lease_id).with_for_update(key_share=True)).one()
         now = func.clock_timestamp()
-        session.execute(
-            update(Part).where(Part.id == part.id, Part.remote_id.is_(None)).values(remote_id=remote_id, made_at=now)
-        )
+        if lease.gone_at is None:
+            session.execute(
+                update(Part)
+                .where(Part.id == part.id, Part.remote_id.is_(None))
+                .values(remote_id=remote_id, made_at=now)
+            )
         won = session.scalars(select(Part.remote_id).where(Part.id == part.id)).one() == remote_id
         session.execute(
             update(LaunchAttempt)
             .where(LaunchAttempt.id == attempt_id)
             .values(remote_id=remote_id, outcome=Outcome.CREATED if won else Outcome.DISCARD, resolved_at=now)
         )
-        if not won:
-            lease = session.get_one(Lease, part.lease_id)
+        if won:
+            close_stuck(session, lease.id)
+        else:
             tell(session, lease, "discard", f"a second {part.kind} was made and will be deleted", remote_id=remote_id)
+            wake(session, lease.id)  # this worker may have lost its claim, and nothing else may be due
     return won
 
 
@@ -178,12 +210,16 @@ def resolve(run: Pass, lease: Lease, attempt: LaunchAttempt, part: Part, *, now:
     if part.fence is Fence.NONE and not part.is_harmless:
         _wait_for_a_person(run, lease, attempt, part, now=now)
         return
+    unclear = 1 + sum(a.part_id == part.id and a.outcome is Outcome.ABSENT for a in lease.attempts)
     with run.sessions.begin() as session:
         session.execute(
             update(LaunchAttempt)
             .where(LaunchAttempt.id == attempt.id, LaunchAttempt.outcome.in_(OPEN))
             .values(outcome=Outcome.ABSENT, resolved_at=func.clock_timestamp())
         )
+        if unclear >= UNCLEAR:
+            why = f"{unclear} requests for its {part.kind} had no clear answer, and nothing was made ({attempt.error})"
+            tell_stuck(session, lease, why, hint="Look at the site, or stop it and take another offer.", now=now)
 
 
 def _wait_for_a_person(run: Pass, lease: Lease, attempt: LaunchAttempt, part: Part, *, now: datetime) -> None:
@@ -233,6 +269,8 @@ def record_stray(session: Session, part: Part, remote_id: str, *, outcome: Outco
         select(LaunchAttempt).where(LaunchAttempt.part_id == part.id, LaunchAttempt.remote_id == remote_id)
     ).first()
     if known is not None:
+        if outcome is Outcome.DISCARD and known.outcome in (Outcome.CREATED, Outcome.GONE):
+            known.outcome = outcome  # it was taken for gone, and shows again
         return known.id
     number = session.scalars(select(func.max(LaunchAttempt.number)).where(LaunchAttempt.part_id == part.id)).one() or 0
     now = session.scalars(select(func.clock_timestamp())).one()
@@ -264,7 +302,14 @@ def discard(run: Pass, attempt: LaunchAttempt, part: Part) -> None:
     """Delete what an attempt made beside the part."""
     if attempt.remote_id is None:
         raise ValueError(f"attempt {attempt.id} is to be discarded and has no remote id")
-    if not _delete(run, part.kind, attempt.remote_id, made_at=attempt.resolved_at):
+    try:
+        is_gone = _delete(run, part.kind, attempt.remote_id, made_at=attempt.resolved_at)
+    except SiteError as error:
+        # A leftover that cannot be deleted must not keep the lease from its end: the rest of the pass goes on.
+        run.done.add(attempt.id)
+        run.trouble = run.trouble or error
+        return
+    if not is_gone:
         run.later(attempt.id, run.timing.backoff(1))
         return
     with run.sessions.begin() as session:

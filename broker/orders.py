@@ -13,15 +13,16 @@ from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
 
-from sqlalchemy import Select, func, select, update
+from sqlalchemy import Select, exists, func, or_, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from broker.claims import Claim, set_fenced
 from broker.errors import Conflict, GrantExhausted, InvalidInput, NoOffer, NotFound, QuotaExhausted, QuoteExpired
+from broker.launching import close_stuck
 from broker.models.catalogue import Offer
 from broker.models.federation import Site
 from broker.models.holds import QuotaHold
-from broker.models.leases import Desired, Lease, LeaseState
+from broker.models.leases import OPEN, Desired, LaunchAttempt, Lease, LeaseState, Outcome, Part
 from broker.models.workloads import Order, OrderState, Quote, QuoteOffer, WorkloadRow
 from broker.placement import Workload
 from broker.ports import Jobs, Ledger
@@ -230,7 +231,10 @@ def activate_order(sessions: sessionmaker[Session], order_id: UUID) -> None:
 
 
 def finish_lease(tools: Tools, mine: Claim) -> None:
-    """Nothing of the lease exists any more: give its quota back, and try the next offer where the site gave none."""
+    """Nothing of the lease exists any more: give its quota back, and try the next offer where the site gave none.
+
+    Does nothing where something came to light since the caller read the rows.
+    """
     with tools.sessions.begin() as session:
         lease = session.get_one(Lease, mine.lease_id)
         order = session.get_one(Order, lease.order_id)
@@ -241,12 +245,16 @@ def finish_lease(tools: Tools, mine: Claim) -> None:
         session.refresh(order, with_for_update=ROW)
         set_fenced(session, mine, gone_at=func.clock_timestamp(), state=LeaseState.GONE)
         session.refresh(lease)
+        if _has_left(session, lease.id):  # asked under the lease's lock, which whoever finds a thing takes too
+            session.rollback()
+            return
         session.execute(
             update(QuotaHold)
             .where(QuotaHold.lease_id == lease.id, QuotaHold.released_at.is_(None))
             .values(released_at=func.clock_timestamp())
         )
         tell(session, lease, "gone", "nothing of it is left at the site")
+        close_stuck(session, lease.id)
         if lease.failure is None or order.state not in GOING_ON:
             return
         if following is None:
@@ -258,6 +266,13 @@ def finish_lease(tools: Tools, mine: Claim) -> None:
         tools.jobs.defer(session, RECONCILE, str(again.id))
         site = session.get_one(Site, picked.site_id)
         tell(session, again, "next", f"trying the next offer: {_words(session, picked)} at {site.name}")
+
+
+def _has_left(session: Session, lease_id: UUID) -> bool:
+    """True where a part is not gone, or an attempt has made or may have made something."""
+    parts = exists().where(Part.lease_id == lease_id, Part.remote_id.is_not(None), Part.gone_at.is_(None))
+    tries = exists().where(LaunchAttempt.lease_id == lease_id, LaunchAttempt.outcome.in_((*OPEN, Outcome.DISCARD)))
+    return session.scalars(select(or_(parts, tries))).one()
 
 
 def _return(session: Session, order: Order, lease: Lease) -> None:

@@ -34,7 +34,7 @@ from broker.models.leases import OPEN, Desired, LaunchAttempt, Lease, LeaseState
 from broker.models.workloads import Order, OrderState
 from broker.orders import activate_order, finish_lease
 from broker.remote import PartKind
-from broker.timeline import Concern, close_finding, raise_finding, tell
+from broker.timeline import tell
 from broker.tools import Tools
 
 log = logging.getLogger(__name__)
@@ -214,7 +214,7 @@ def reconcile(tools: Tools, lease_id: UUID) -> bool:
         look_in = _steps(Pass(tools, adapter, mine))
         if failures > STUCK:
             with tools.sessions.begin() as session:
-                close_finding(session, "lease_stuck", str(lease_id))
+                launching.close_stuck(session, lease_id)
         failures, trouble = 0, None
     except Fenced as fenced:
         log.info("lease taken over", extra={"lease": str(lease_id), "detail": fenced.detail})
@@ -234,23 +234,15 @@ def _give_back(tools: Tools, mine: Claim, *, look_in: timedelta | None, failures
     except Fenced:
         log.info("lease taken over before its release", extra={"lease": str(mine.lease_id)})
         return
-    if failures == STUCK:
+    if failures >= STUCK:  # every time: whoever should have told at first may have died
         _tell_a_person(tools, mine.lease_id, trouble)
 
 
 def _tell_a_person(tools: Tools, lease_id: UUID, trouble: str | None) -> None:
-    """A lease that keeps failing is still tried, ever more rarely, and a person gets to know."""
     with tools.sessions.begin() as session:
-        lease = session.get_one(Lease, lease_id)
-        concern = Concern(
-            kind="lease_stuck",
-            key=str(lease_id),
-            text=f"{lease.project}/{lease.spec['name']} does not get on: {trouble}",
-            hint="Mend the site or its credential (`leeway site check`); Leeway goes on by itself.",
-            site_id=lease.site_id,
-            lease_id=lease_id,
-        )
-        raise_finding(session, concern, now=session.scalars(select(func.clock_timestamp())).one())
+        hint = "Mend the site or its credential (`leeway site check`); Leeway goes on by itself."
+        now = session.scalars(select(func.clock_timestamp())).one()
+        launching.tell_stuck(session, session.get_one(Lease, lease_id), str(trouble), hint=hint, now=now)
 
 
 def _steps(run: Pass) -> timedelta | None:
@@ -259,6 +251,8 @@ def _steps(run: Pass) -> timedelta | None:
         view = read(run.sessions, run.mine.lease_id)
         step = decide(view, frozenset(run.done))
         if isinstance(step, Wait):
+            if run.trouble is not None:
+                raise run.trouble
             return _wait(run, view, step)
         _take(run, view, step)
     return timedelta(0)

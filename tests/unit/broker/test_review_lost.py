@@ -90,6 +90,73 @@ def frozen_launch(world: World) -> tuple[Order, Pass, LaunchAttempt, Part]:
     return order, run, attempt, part
 
 
+def test_an_answer_that_comes_after_the_lease_is_over_is_deleted(world: World) -> None:
+    order, run, attempt, part = frozen_launch(world)
+    stop(world, order)
+    world.wake(part.lease_id, claim_until=None)
+    world.until_gone(part.lease_id)
+    world.settle(part.lease_id)
+
+    assert not _win(run, attempt.id, part, make_at_site(world, part.lease_id, attempt.id))
+
+    assert reconcile(world.tools, part.lease_id), "nobody woke the lease"
+    assert world.cloud.log.alive("server") == set()
+    assert part_of(world.view(part.lease_id).lease, PartKind.SERVER).remote_id is None
+
+
+def test_a_lease_is_not_over_while_an_answer_came_in_since_it_was_read(world: World) -> None:
+    order, run, attempt, part = frozen_launch(world)
+    stop(world, order)
+    world.wake(part.lease_id, claim_until=None)
+    mine = claim_now(world, part.lease_id)  # it has read the rows, and decided that nothing is left
+    assert _win(run, attempt.id, part, make_at_site(world, part.lease_id, attempt.id))
+
+    finish_lease(world.tools, mine)
+
+    assert world.view(part.lease_id).lease.gone_at is None
+    world.wake(part.lease_id, claim_until=None)
+    world.until_gone(part.lease_id)
+    assert world.cloud.log.alive("server") == set()
+
+
+def test_a_machine_that_shows_again_after_it_was_taken_for_gone_is_deleted(world: World) -> None:
+    _, lease_id = ordered(world)
+    view = world.until_running(lease_id)
+    with world.sessions.begin() as session:  # the site said 404, and was wrong
+        session.execute(update(Part).values(gone_at=func.clock_timestamp()))
+        session.execute(
+            update(Lease).values(desired=Desired.GONE, state=LeaseState.GONE, gone_at=func.clock_timestamp())
+        )
+    world.settle(lease_id)
+
+    world.observe(view.lease.site_id)
+    for _ in range(3):
+        world.work(lease_id)
+
+    assert world.cloud.log.alive("server") == set()
+
+
+def test_a_leftover_that_cannot_be_deleted_does_not_keep_the_machine_running(world: World) -> None:
+    order, lease_id = ordered(world)
+    view = world.until_running(lease_id)
+    (kept,) = world.cloud.log.alive("server")
+    extra = make_at_site(world, lease_id, view.lease.attempts[-1].id)
+    fault = world.cloud.faults.add(FaultKind.FORBIDDEN, method="DELETE", path=extra)
+    world.observe(view.lease.site_id)
+    stop(world, order)
+
+    for _ in range(5):
+        view = world.work(lease_id)
+    assert kept not in world.cloud.log.alive("server")
+    assert view.lease.trouble is not None
+    assert view.lease.failures > 1
+    assert view.lease.gone_at is None, "something of it is still there"
+
+    world.cloud.faults.remove(fault)
+    world.until_gone(lease_id)
+    assert world.cloud.log.alive("server") == set()
+
+
 def test_a_site_whose_clock_is_behind_does_not_end_the_machine_at_once(world: World) -> None:
     _, lease_id = ordered(world)
     seen_at = world.now()
@@ -101,6 +168,32 @@ def test_a_site_whose_clock_is_behind_does_not_end_the_machine_at_once(world: Wo
         see(session, lease, behind, seen_at=seen_at)
         assert lease.started_at == lease.made_at
         assert lease.ends_at == lease.made_at + timedelta(hours=2)
+
+
+def test_a_person_is_told_also_when_the_telling_was_lost_once(world: World) -> None:
+    world.cloud.faults.add(FaultKind.SERVER_ERROR, service="network")
+    _, lease_id = ordered(world)
+    world.work(lease_id)
+    world.wake(lease_id, failures=STUCK)  # the process died before it could tell
+    world.work(lease_id)
+    assert findings(world) == ["lease_stuck"]
+
+
+def test_a_launch_that_is_never_answered_clearly_becomes_a_finding(world: World) -> None:
+    fault = world.cloud.faults.add(FaultKind.SERVER_ERROR, **ONLY_CREATES)
+    world.tools = replace(world.tools, timing=replace(world.tools.timing, call=timedelta(milliseconds=300)))
+    _, lease_id = ordered(world)
+
+    def unclear(lease: Lease) -> bool:
+        return sum(attempt.outcome is Outcome.ABSENT for attempt in lease.attempts) >= 3
+
+    world.until(lease_id, unclear)
+    assert findings(world) == ["lease_stuck"]
+
+    world.cloud.faults.remove(fault)
+    world.tools = replace(world.tools, timing=replace(world.tools.timing, call=timedelta(seconds=5)))
+    world.until_running(lease_id)
+    assert findings(world) == []
 
 
 def test_two_sites_of_one_cloud_account_do_not_take_each_others_machines_for_lost(world: World) -> None:
