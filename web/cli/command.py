@@ -64,10 +64,9 @@ def failure(error: ClientError | LeewayError) -> Failure:
     more = [(_fault(fault), fault.get("hint")) for fault in faults[1:]]
     if error.status >= 500 and error.request_id:
         more.append((f"the request's id, for the server's log: {error.request_id}", None))
-    line = error.context.get("line")
-    return Failure(
-        f"{error.detail} (line {line})" if line else error.detail, title=error.title, hint=error.hint, more=more
-    )
+    where = f" (line {error.context['line']})" if error.context.get("line") else ""
+    detail = error.detail if where in error.detail else f"{error.detail}{where}"
+    return Failure(detail, title=error.title, hint=error.hint, more=more)
 
 
 def _fault(fault: dict[str, Any]) -> str:
