@@ -58,7 +58,7 @@ def place_order(session: Session, choice: Choice, *, ledger: Ledger, jobs: Jobs,
         NoOffer: the quote has no offer of this rank.
         QuoteExpired: its prices are too old to promise.
         QuotaExhausted, GrantExhausted: other orders were faster.
-        Conflict: the idempotency key was used for another quote, or the site takes no orders now.
+        Conflict: the idempotency key was used for another quote or offer, or the site takes no orders now.
     """
     quote = session.get(Quote, choice.quote_id)
     if quote is None:
@@ -115,9 +115,13 @@ def _placed_before(session: Session, project_id: UUID, choice: Choice) -> Order 
     before = session.scalars(
         select(Order).where(Order.project_id == project_id, Order.idempotency_key == choice.idempotency_key)
     ).one_or_none()
-    if before is not None and before.quote_id != choice.quote_id:
+    if before is None:
+        return None
+    picked = session.get_one(QuoteOffer, before.quote_offer_id)
+    if (picked.quote_id, picked.rank) != (choice.quote_id, choice.rank):
         raise Conflict(
-            f"the idempotency key {choice.idempotency_key!r} was used for another quote", hint="Choose a new key."
+            f"the idempotency key {choice.idempotency_key!r} was used for another quote or offer",
+            hint="Choose a new key.",
         )
     return before
 
@@ -295,10 +299,13 @@ def _fail_over(
     Each is tried in a savepoint: what an offer that does not fit has locked is given back before the next is tried.
     """
     order = session.get_one(Order, lease.order_id)
+    # Members of one order take turns: each reckons the order's whole hold from the offers of the others. Before all
+    # other locks; the order's own row comes after the balances.
+    session.execute(select(func.pg_advisory_xact_lock(func.hashtext(f"next offer:{order.id}"))))
     for picked in _approved(session, order, lease, workload):
         hold = _hold_with(session, order, lease, picked)
         with contextlib.suppress(QuotaExhausted, GrantExhausted, Conflict), session.begin_nested():
-            shares = take_quota(session, picked, workload, members=1)
+            shares = take_quota(session, picked, workload, members=1, instead_of=lease)
             tools.ledger.extend(session, order.id, [hold], order.placed_at + order.duration, now=_now(session))
             return picked, shares
     return None

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, true
 from sqlalchemy.orm import Session
 
 from broker.errors import Conflict, QuotaExhausted
@@ -32,9 +32,15 @@ def needs(offer: Offer, workload: Workload) -> Mapping[str, Decimal]:
     return wanted
 
 
-def free_quota(session: Session, pools: Iterable[QuotaPool]) -> dict[UUID, Decimal | None]:
-    """What is left in each pool: quota - used(listing L) - holds whose machine is not in L. None is unlimited."""
+def free_quota(
+    session: Session, pools: Iterable[QuotaPool], *, without: Lease | None = None
+) -> dict[UUID, Decimal | None]:
+    """What is left in each pool: quota - used(listing L) - holds whose machine is not in L. None is unlimited.
+
+    The holds of the lease `without` do not count.
+    """
     pools = list(pools)
+    others = QuotaHold.lease_id != without.id if without is not None else true()
     held = dict(
         session.execute(
             select(QuotaHold.pool_id, func.sum(QuotaHold.amount))
@@ -42,6 +48,7 @@ def free_quota(session: Session, pools: Iterable[QuotaPool]) -> dict[UUID, Decim
                 QuotaHold.pool_id.in_([pool.id for pool in pools]),
                 QuotaHold.released_at.is_(None),
                 QuotaHold.counted_at.is_(None),
+                others,
             )
             .group_by(QuotaHold.pool_id)
         ).all()
@@ -57,8 +64,13 @@ def hold_quota(session: Session, shares: Mapping[UUID, Decimal], lease: Lease) -
     session.add_all(QuotaHold(pool_id=pool_id, lease_id=lease.id, amount=amount) for pool_id, amount in shares.items())
 
 
-def take_quota(session: Session, picked: QuoteOffer, workload: Workload, *, members: int) -> Mapping[UUID, Decimal]:
-    """Lock the site's pools in the order of their ids and see that all members fit; returns one lease's shares."""
+def take_quota(
+    session: Session, picked: QuoteOffer, workload: Workload, *, members: int, instead_of: Lease | None = None
+) -> Mapping[UUID, Decimal]:
+    """Lock the site's pools in the order of their ids and see that all members fit; returns one lease's shares.
+
+    `instead_of` is a lease that gives back what it holds in the same transaction.
+    """
     offer = session.get_one(Offer, picked.offer_id)
     site = session.get_one(Site, picked.site_id)
     if site.observe_only or not site.is_enabled:
@@ -73,7 +85,7 @@ def take_quota(session: Session, picked: QuoteOffer, workload: Workload, *, memb
             .execution_options(populate_existing=True)
         )
     )
-    free = free_quota(session, pools)
+    free = free_quota(session, pools, without=instead_of)
     for pool in pools:
         left, need = free[pool.id], wanted[pool.resource] * members
         if left is not None and need > left:
