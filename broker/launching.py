@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from broker.claims import Claim, wake, writing
 from broker.errors import SiteConflict, SiteError, SiteRefused, SiteUnknown
+from broker.models.audit import Event
 from broker.models.leases import OPEN, LaunchAttempt, Lease, LeaseState, Outcome, Part
 from broker.observations import see_gone
 from broker.ports import CloudAdapter
@@ -66,6 +67,10 @@ class Pass:
         wait = max(wait, self.timing.first_look)
         self.look_in = wait if self.look_in is None else min(self.look_in, wait)
 
+    def look_ever_later(self, key: UUID, *, after: timedelta) -> None:
+        """As `later`, for what the site has been doing by itself for `after`: a quarter of that again, and not hot."""
+        self.later(key, min(after / 4, self.timing.last_look))
+
 
 def plan(run: Pass, lease: Lease) -> None:
     """Write down the parts that the site's way of making a machine needs."""
@@ -83,16 +88,19 @@ def plan(run: Pass, lease: Lease) -> None:
             )
 
 
-def close_stuck(session: Session, lease_id: UUID) -> None:
+def close_stuck(session: Session, key: UUID) -> None:
     """It gets on, or it is over."""
-    close_finding(session, STUCK_FINDING, str(lease_id))
+    close_finding(session, STUCK_FINDING, str(key))
 
 
-def tell_stuck(session: Session, lease: Lease, why: str, *, hint: str, now: datetime) -> None:
-    """A lease that does not get on is still tried, ever more rarely, and a person gets to know."""
+def tell_stuck(session: Session, lease: Lease, why: str, *, hint: str, now: datetime, key: UUID | None = None) -> None:
+    """A lease that does not get on is still tried, ever more rarely, and a person gets to know.
+
+    `key`: what the finding is of, where that is not the lease itself but a leftover of it.
+    """
     concern = Concern(
         kind=STUCK_FINDING,
-        key=str(lease.id),
+        key=str(key or lease.id),
         text=f"{lease.project}/{lease.spec['name']} does not get on: {why}",
         hint=hint,
         site_id=lease.site_id,
@@ -270,7 +278,7 @@ def record_stray(session: Session, part: Part, remote_id: str, *, outcome: Outco
     ).first()
     if known is not None:
         if outcome is Outcome.DISCARD and known.outcome in (Outcome.CREATED, Outcome.GONE):
-            known.outcome = outcome  # it was taken for gone, and shows again
+            known.outcome, known.resolved_at = outcome, func.clock_timestamp()  # taken for gone, and it shows again
         return known.id
     number = session.scalars(select(func.max(LaunchAttempt.number)).where(LaunchAttempt.part_id == part.id)).one() or 0
     now = session.scalars(select(func.clock_timestamp())).one()
@@ -310,9 +318,10 @@ def discard(run: Pass, attempt: LaunchAttempt, part: Part) -> None:
         run.trouble = run.trouble or error
         return
     if not is_gone:
-        run.later(attempt.id, run.timing.backoff(1))
+        _wait_until_gone(run, attempt.id, part, since=attempt.resolved_at, finding=attempt.id)
         return
     with run.sessions.begin() as session:
+        close_stuck(session, attempt.id)
         session.execute(update(LaunchAttempt).where(LaunchAttempt.id == attempt.id).values(outcome=Outcome.GONE))
 
 
@@ -328,13 +337,29 @@ def remove(run: Pass, lease: Lease, part: Part) -> None:
     # A machine that was ever seen does show: its 404 needs no settle time.
     made_at = None if is_machine and lease.seen_at is not None else part.made_at
     if not _delete(run, part.kind, part.remote_id, made_at=made_at):
-        run.later(part.id, run.timing.first_look)
+        with run.sessions() as session:
+            asked_at = session.scalars(
+                select(func.max(Event.at)).where(Event.lease_id == lease.id, Event.kind == "stop")
+            ).one()
+        _wait_until_gone(run, part.id, part, since=asked_at or part.made_at)
         return
     with writing(run.sessions, run.mine) as (session, row):
         now = session.scalars(select(func.clock_timestamp())).one()
         session.execute(update(Part).where(Part.id == part.id).values(gone_at=now))
         if is_machine:
             see_gone(session, row, seen_at=now, ended_at=now, is_estimated=False)
+
+
+def _wait_until_gone(run: Pass, key: UUID, part: Part, *, since: datetime | None, finding: UUID | None = None) -> None:
+    """The site was asked to delete it at `since`: look again, ever more rarely, and tell a person when it drags on."""
+    with run.sessions.begin() as session:
+        now = session.scalars(select(func.clock_timestamp())).one()
+        after = now - (since or now)
+        if after > run.timing.patience:
+            why = f"the site was asked {after // timedelta(minutes=1)} minutes ago to delete its {part.kind}"
+            hint = "Have the site's operator delete it; Leeway goes on looking."
+            tell_stuck(session, session.get_one(Lease, part.lease_id), why, hint=hint, now=now, key=finding)
+    run.look_ever_later(key, after=after)
 
 
 def _delete(run: Pass, kind: PartKind, remote_id: str, *, made_at: datetime | None) -> bool:

@@ -23,6 +23,7 @@ class Timing:
         claim: how long a claim stands without a write; longer than `call`.
         first_look, last_look: the shortest and the longest wait before an unfinished lease is looked at again.
         settle: overrides the adapter's settle time where set.
+        patience: a machine that is built or deleted for longer becomes a finding.
     """
 
     call: timedelta = timedelta(seconds=60)
@@ -30,6 +31,7 @@ class Timing:
     first_look: timedelta = timedelta(seconds=1)
     last_look: timedelta = timedelta(minutes=5)
     settle: timedelta | None = None
+    patience: timedelta = timedelta(hours=1)
 
     def backoff(self, failures: int) -> timedelta:
         """Doubles with every failure in a row, from `first_look` to `last_look`."""

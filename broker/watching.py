@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+
 from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
 
 from broker.claims import writing
 from broker.errors import SiteConflict
-from broker.launching import Pass
+from broker.launching import Pass, close_stuck, tell_stuck
 from broker.models.leases import Desired, Lease, Part
 from broker.observations import see, see_gone
 from broker.ports import Powers, Shelves
@@ -37,6 +40,12 @@ def look(run: Pass, lease: Lease, server: Part) -> None:
             row.desired, row.stop_reason = Desired.GONE, f"the site could not start it: {row.failure}"
             tell(session, row, "refused", row.stop_reason)
             return
+        after = asked_at - (server.made_at or asked_at)
+        if after > run.timing.patience:
+            _tell_of_slow_build(session, row, machine, minutes=after // timedelta(minutes=1), now=asked_at)
+    if machine.state in PASSING:
+        run.look_ever_later(server.id, after=after)
+        return
     _steer(run, lease, server, machine)
 
 
@@ -54,11 +63,16 @@ def _absent(run: Pass, lease: Lease, server: Part) -> None:
         tell(session, row, "vanished", row.stop_reason)
 
 
+def _tell_of_slow_build(session: Session, lease: Lease, machine: RemoteMachine, *, minutes: int, now: datetime) -> None:
+    if machine.state is not MachineState.BUILDING:
+        close_stuck(session, lease.id)
+    elif lease.started_at is None:
+        why = f"the site took the machine {minutes} minutes ago and is still building it ({machine.raw_status})"
+        tell_stuck(session, lease, why, hint="Look at the site, or stop it and take another offer.", now=now)
+
+
 def _steer(run: Pass, lease: Lease, server: Part, machine: RemoteMachine) -> None:
     """Ask for the desired power state where the machine is in another; each request may be repeated."""
-    if machine.state in PASSING:
-        run.later(server.id, run.timing.first_look)
-        return
     if lease.desired.value == machine.state.value:
         run.done.add(server.id)
         return

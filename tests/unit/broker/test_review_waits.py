@@ -46,6 +46,53 @@ def impatient(world: World) -> World:
     return replace(world, tools=replace(world.tools, timing=timing))
 
 
+def test_a_machine_that_is_built_for_ever_becomes_a_finding_until_it_runs(sessions: sessionmaker[Session]) -> None:
+    with make_world(sessions, slow(build=2)) as made:
+        world = impatient(made)
+        world.connect(world.cloud, prices=aurora_prices())
+        (lease_id,) = world.leases(world.order())
+        world.until(lease_id, lambda lease: lease.state is LeaseState.BUILDING)
+        time.sleep(0.2)
+        world.work(lease_id)
+        assert findings(world) == ["lease_stuck"]
+        world.until_running(lease_id)
+        assert findings(world) == []
+
+
+def test_a_deletion_that_does_not_end_becomes_a_finding_until_it_does(sessions: sessionmaker[Session]) -> None:
+    with make_world(sessions, slow(delete=2)) as made:
+        world = impatient(made)
+        world.connect(world.cloud, prices=aurora_prices())
+        order = world.order()
+        (lease_id,) = world.leases(order)
+        world.until_running(lease_id)
+        with world.sessions.begin() as session:
+            stop_order(session, order.id, jobs=world.jobs, actor="tests", reason="done")
+        world.work(lease_id)
+        time.sleep(0.3)
+        world.work(lease_id)
+        assert findings(world) == ["lease_stuck"]
+        world.until_gone(lease_id)
+        assert findings(world) == []
+
+
+def test_looks_at_a_slow_build_become_rarer(sessions: sessionmaker[Session]) -> None:
+    with make_world(sessions, slow(build=600)) as made:
+        world = replace(
+            made, tools=replace(made.tools, timing=replace(made.tools.timing, last_look=timedelta(hours=1)))
+        )
+        world.connect(world.cloud, prices=aurora_prices())
+        (lease_id,) = world.leases(world.order())
+        lease = world.until(lease_id, lambda lease: lease.state is LeaseState.BUILDING).lease
+        with world.sessions.begin() as session:
+            for part in lease.parts:
+                part.made_at = world.now() - timedelta(minutes=40)
+                session.merge(part)
+        view = world.work(lease_id)
+        assert view.lease.next_look_at is not None
+        assert view.lease.next_look_at - view.now > timedelta(minutes=9)
+
+
 def test_the_next_offer_at_the_same_site_is_not_kept_out_by_the_lease_that_failed(
     sessions: sessionmaker[Session],
 ) -> None:
