@@ -58,10 +58,18 @@ def list_(*, project: str | None, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    amounts = ("amount", "spent", "set aside", "free")
-    made = output.table("grant", "project", *amounts, "from", "until", right=amounts)
-    for grant in found:
-        cells = output.column([grant["amount"], grant["spent"], grant["held"], grant["free"]])
-        days = (output.clock(grant["starts_at"])[:10], output.clock(grant["ends_at"])[:10])
-        output.row(made, grant["name"], grant["project"], *cells, *days)
-    output.show(made, empty="No grant yet: `leeway grant add`.")
+    output.show_columns(
+        {
+            "grant": [grant["name"] for grant in found],
+            "project": [grant["project"] for grant in found],
+            "amount": output.column([grant["amount"] for grant in found]),
+            "spent": output.column([grant["spent"] for grant in found]),
+            "set aside": output.column([grant["held"] for grant in found]),
+            "free": output.column([grant["free"] for grant in found]),
+            "from": [output.clock(grant["starts_at"])[:10] for grant in found],
+            "until": [output.clock(grant["ends_at"])[:10] for grant in found],
+        },
+        right=("amount", "spent", "set aside", "free"),
+        spare=("from", "until"),
+        empty="No grant yet: `leeway grant add`.",
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import IO, Any, Final
@@ -64,6 +64,35 @@ def show(made: Table, *, empty: str = "Nothing.", console: Console | None = None
     """Print a table, or say that it is empty."""
     console = console or screen()
     console.print(Padding(made, (0, 0, 0, indent), expand=False) if made.row_count else styled(empty, "dim"))
+
+
+def show_columns(
+    columns: Mapping[str, Sequence[Cell]],
+    *,
+    right: Sequence[str] = (),
+    spare: Sequence[str] = (),
+    empty: str = "Nothing.",
+    console: Console | None = None,
+    indent: int = 0,
+) -> None:
+    """Print columns side by side.
+
+    Where the window is too narrow the `spare` ones are left out, the first one first: a number that is cut off would be
+    worse than one that is missing.
+    """
+    console = console or screen()
+    kept = dict(columns)
+    for name in spare:
+        if _natural_width(kept) + indent > console.width:
+            del kept[name]
+    made = table(*kept, right=right)
+    for cells in zip(*kept.values(), strict=True):
+        row(made, *cells)
+    show(made, empty=empty, console=console, indent=indent)
+
+
+def _natural_width(columns: Mapping[str, Sequence[Cell]]) -> int:
+    return sum(2 + max(len(str(cell)) for cell in (name, *cells)) for name, cells in columns.items())
 
 
 def say(text: Cell, *, console: Console | None = None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.text import Text
 
 from web.cli import output
@@ -40,7 +41,7 @@ def show_reasons(quote: Quote, *, console: Console) -> None:
         console.print()
         console.print(Text("  What would help most:", style="bold"))
         for line in quote["relaxations"]:
-            console.print(Text(f"    {output.clean(line)}", style="cyan"))
+            console.print(Padding(output.styled(line, "cyan"), (0, 0, 0, 4), expand=False))
 
 
 def _place(verdict: Verdict) -> tuple[bool, int, str]:
@@ -65,37 +66,21 @@ def _words(clause: str) -> str:
 
 def _show_offers(offers: list[Offer], console: Console) -> None:
     shown = offers[:_SHOWN]
-    made = output.table(
-        "rank",
-        "site",
-        "machine",
-        "cores",
-        "memory",
-        "disk",
-        "GPUs",
-        "per hour",
-        "total",
-        "set aside",
-        right=("rank", "cores", "memory", "disk", "GPUs", "per hour", "total", "set aside"),
-    )
-    hourly = output.column([offer["hourly"] for offer in shown])
-    total = output.column([offer["total"] for offer in shown])
-    hold = output.column([offer["hold"] for offer in shown])
-    for place, offer in enumerate(shown):
-        output.row(
-            made,
-            str(offer["rank"]),
-            offer["site"],
-            offer["offer"],
-            str(offer["cores"]),
-            output.memory(offer["memory_mib"]),
-            f"{offer['disk_gib']} GiB",
-            str(offer["gpus"]) if offer["gpus"] else "-",
-            hourly[place],
-            output.styled(total[place], "bold" if place == 0 else ""),
-            hold[place],
-        )
-    output.show(made, console=console, indent=2)
+    amounts = {name: output.column([offer[name] for offer in shown]) for name in ("hourly", "total", "hold")}
+    columns: dict[str, list[output.Cell]] = {
+        "rank": [str(offer["rank"]) for offer in shown],
+        "site": [offer["site"] for offer in shown],
+        "machine": [offer["offer"] for offer in shown],
+        "cores": [str(offer["cores"]) for offer in shown],
+        "memory": [output.memory(offer["memory_mib"]) for offer in shown],
+        "disk": [f"{offer['disk_gib']} GiB" for offer in shown],
+        "GPUs": [str(offer["gpus"] or "-") for offer in shown],
+        "per hour": [*amounts["hourly"]],
+        "total": [output.styled(text, "" if place else "bold") for place, text in enumerate(amounts["total"])],
+        "set aside": [*amounts["hold"]],
+    }
+    numbers = [name for name in columns if name not in ("site", "machine")]
+    output.show_columns(columns, right=numbers, spare=("disk", "GPUs", "set aside"), console=console, indent=2)
     if len(offers) > len(shown):
         console.print(Text(f"  and {len(offers) - len(shown)} more (--json shows all)", style="dim"))
 

@@ -18,23 +18,24 @@ _EVENT_STYLES: Final = {"refused": "red", "returned": "red", "vanished": "red", 
 
 def show_list(items: Sequence[WorkloadItem], *, now: datetime, console: Console | None = None) -> None:
     """A line for each."""
-    made = output.table(
-        "workload", "id", "project", "state", "site", "machine", "address", "spent", "ends", right=("spent",)
+    columns: dict[str, list[output.Cell]] = {
+        "workload": [output.styled(item["name"], "bold") for item in items],
+        "id": [output.short(item["id"]) for item in items],
+        "project": [item["project"] for item in items],
+        "state": [output.state(summary_state(item)) for item in items],
+        "site": [_join(machine["site"] for machine in _current(item)) or item["offer"]["site"] for item in items],
+        "machine": [item["offer"]["name"] for item in items],
+        "address": [_join(address for one in _current(item) for address in one["addresses"]) or "-" for item in items],
+        "spent": [_used(item) for item in items],
+        "ends": [_end(item, now=now) for item in items],
+    }
+    output.show_columns(
+        columns,
+        right=("spent",),
+        spare=("machine", "project", "spent", "id"),
+        empty="No workloads. `leeway submit FILE` orders one.",
+        console=console,
     )
-    for item in items:
-        output.row(
-            made,
-            output.styled(item["name"], "bold"),
-            output.short(item["id"]),
-            item["project"],
-            output.state(summary_state(item)),
-            _join(machine["site"] for machine in _current(item)) or item["offer"]["site"],
-            item["offer"]["name"],
-            _join(address for machine in _current(item) for address in machine["addresses"]) or "-",
-            _used(item),
-            _end(item, now=now),
-        )
-    output.show(made, empty="No workloads. `leeway submit FILE` orders one.", console=console)
 
 
 def summary_state(item: WorkloadItem) -> str:
@@ -135,28 +136,41 @@ def show_spend(spend: Spend, *, console: Console | None = None) -> None:
     """A project's grants, then its machines."""
     console = console or output.screen()
     console.print(Text.assemble("project ", (output.clean(spend["project"]), "bold")))
-    amounts = ("spent", "used since", "set aside", "free", "of")
-    made = output.table("grant", *amounts, "until", right=amounts)
-    for grant in spend["grants"]:
-        cells = output.column([grant["spent"], grant["accrued"], grant["held"], grant["free"], grant["ceiling"]])
-        output.row(made, grant["name"], *cells, output.clock(grant["ends_at"])[:10])
-    output.show(made, empty="It has no grant: `leeway grant add`.", console=console, indent=2)
+    grants = spend["grants"]
+    columns: dict[str, list[str]] = {
+        "grant": [grant["name"] for grant in grants],
+        "spent": output.column([grant["spent"] for grant in grants]),
+        "used since": output.column([grant["accrued"] for grant in grants]),
+        "set aside": output.column([grant["held"] for grant in grants]),
+        "free": output.column([grant["free"] for grant in grants]),
+        "of": output.column([grant["ceiling"] for grant in grants]),
+        "until": [output.clock(grant["ends_at"])[:10] for grant in grants],
+    }
+    output.show_columns(
+        columns,
+        right=("spent", "used since", "set aside", "free", "of"),
+        spare=("until", "of"),
+        empty="It has no grant: `leeway grant add`.",
+        console=console,
+        indent=2,
+    )
     for amount in spend["overdraft"]:
         console.print(Text(f"  {output.money(amount)} were charged beyond what was set aside", style="red"))
     if not spend["workloads"]:
         return
     console.print()
-    lines = output.table(
-        "workload", "machine", "site", "state", "charged", "used since", right=("charged", "used since")
+    lines = spend["workloads"]
+    output.show_columns(
+        {
+            "workload": [line["workload"] for line in lines],
+            "machine": [line["machine"] for line in lines],
+            "site": [line["site"] for line in lines],
+            "state": [output.state(line["state"]) for line in lines],
+            "charged": [output.monies(line["charged"]) for line in lines],
+            "used since": [output.monies(line["accrued"]) for line in lines],
+        },
+        right=("charged", "used since"),
+        spare=("machine", "site"),
+        console=console,
+        indent=2,
     )
-    for line in spend["workloads"]:
-        output.row(
-            lines,
-            line["workload"],
-            line["machine"],
-            line["site"],
-            output.state(line["state"]),
-            output.monies(line["charged"]),
-            output.monies(line["accrued"]),
-        )
-    output.show(lines, console=console, indent=2)

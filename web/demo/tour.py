@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -204,8 +207,10 @@ def try_next(place: Place, folder: Path, console: Console) -> None:
     console.print(Text("The page with every workload, its timeline and its reasons:", style="bold"))
     console.print(Text(f"  {place.login_link}"), soft_wrap=True)
     console.print(Text("\nTo try more, in another terminal:", style="bold"))
+    programs = Path(sys.executable).parent
     lines = (
-        f"export LEEWAY_DATA_DIR='{folder}'",
+        *([] if shutil.which("leeway") else [f'export PATH={shlex.quote(str(programs))}:"$PATH"']),
+        f"export LEEWAY_DATA_DIR={shlex.quote(str(folder))}",
         "leeway explain era5-trial",
         'leeway submit --rank 2 "$LEEWAY_DATA_DIR/workload.yaml"',
         "leeway ps",

@@ -85,3 +85,15 @@ def test_a_moment_is_told_from_now() -> None:
 def test_sizes_keep_what_is_no_whole_gibibyte() -> None:
     assert output.memory(32768) == "32 GiB"
     assert output.memory(1536) == "1536 MiB"
+
+
+@pytest.mark.parametrize(("width", "columns"), [(80, "name price note"), (20, "name price"), (10, "name price")])
+def test_a_narrow_window_is_shown_fewer_columns_and_no_broken_number(width: int, columns: str) -> None:
+    stream = io.StringIO()
+    console = output.screen(file=stream)
+    console.width = width
+    cells = {"name": ["a"], "note": ["something long about it"], "price": ["1.20 EUR"]}
+    output.show_columns(cells, right=("price",), spare=("note",), console=console)
+    header, only = stream.getvalue().splitlines()
+    assert set(header.split()) <= set(columns.split())
+    assert width < 15 or "1.20 EUR" in only
