@@ -57,14 +57,16 @@ class RateCardWanted(Strict):
     def parsed(self) -> RateCardDocument:
         """Raises `InvalidInput` for the first fault of the document or the fields beside it."""
         if self.format is Format.CSV:
+            name, provider = _given("name", self.name), _given("provider", self.provider)
+            currency, valid_from = _given("currency", self.currency), _given("valid_from", self.valid_from)
             if self.bills is None:
                 raise _missing("bills")
             return parse_csv(
                 self.document,
-                name=_given("name", self.name),
-                provider=_given("provider", self.provider),
-                currency=_given("currency", self.currency),
-                valid_from=_given("valid_from", self.valid_from),
+                name=name,
+                provider=provider,
+                currency=currency,
+                valid_from=valid_from,
                 bills=self.bills,
             )
         for field in ("name", "provider", "currency", "valid_from", "bills"):

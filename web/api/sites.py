@@ -10,6 +10,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query
 from pydantic import ConfigDict, Field, PlainSerializer
 
+from broker.errors import InvalidInput
 from broker.remote import Secret
 from broker.site_views import list_sites, site_view
 from broker.sites import NewSite, add_site, request_check, site_named
@@ -112,7 +113,14 @@ def post_site(wanted: SiteWanted, session: Transaction, services: ServicesOf) ->
         observe_only=wanted.observe_only,
         settings=wanted.settings,
     )
-    site = add_site(session, new, services.doors, jobs=services.jobs, actor=ACTOR)
+    try:
+        site = add_site(session, new, services.doors, jobs=services.jobs, actor=ACTOR)
+    except InvalidInput as error:
+        if not error.field.startswith("secret"):
+            raise
+        # Adapters call it a secret; whoever wrote the request called it the credential.
+        field = error.field.replace("secret", "credential", 1)
+        raise InvalidInput(field, error.reason, hint=error.hint) from None
     return Site.model_validate(site_view(session, site))
 
 
