@@ -40,17 +40,20 @@ SWEEP = 500
 
 
 def sweep(session: Session, services: Services, now: datetime) -> None:
-    """Wake workers for every lease and site that is due and that nobody is at."""
+    """Wake workers for every lease and site that is due and that nobody is at.
+
+    In the order of their ids, as everybody wakes them: two who wake the same wait for each other, and do not deadlock.
+    """
     free = or_(Lease.claim_until.is_(None), Lease.claim_until < now)
     due = select(Lease.id).where(Lease.next_look_at <= now, free).order_by(Lease.next_look_at).limit(SWEEP)
-    for lease_id in _not_waiting(session, RECONCILE, session.scalars(due).all()):
+    for lease_id in sorted(_not_waiting(session, RECONCILE, session.scalars(due).all())):
         services.jobs.defer(session, RECONCILE, str(lease_id))
     sites = select(Site.id).where(
         Site.next_listing_at <= now,
         Site.is_enabled,
         or_(Site.listing_claim_until.is_(None), Site.listing_claim_until < now),
     )
-    for site_id in session.scalars(sites).all():
+    for site_id in sorted(session.scalars(sites).all()):
         services.jobs.defer(session, OBSERVE, str(site_id))
 
 

@@ -1,0 +1,48 @@
+"""Found in a review: what a worker and a sweep owe to leases and to each other. Each was seen to fail first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func
+from sqlalchemy.orm import Session, sessionmaker
+
+from adapters.registry import Registry
+from broker.database import Database, database_now
+from broker.errors import SetupError
+from broker.models.leases import Desired, LeaseState
+from broker.models.workloads import Order, OrderState
+from broker.orders import RECONCILE, stop_order
+from broker.sites import Doors
+from tests.world import NotedJobs, make_world
+from web.clock import sweep
+from web.compose import Services, services
+from web.identity.vault import SealedVault
+from web.settings import load_settings
+from web.worker import reconcile_lease
+
+
+@pytest.fixture
+def made(database: Database, sessions: sessionmaker[Session], tmp_path: Path) -> Iterator[Services]:
+    """The real composition."""
+    assert sessions  # cleans up afterwards
+    with services(load_settings(data_dir=tmp_path), replace(database, is_embedded=False)) as found:
+        yield found
+
+
+def test_a_sweep_wakes_in_the_order_of_ids_so_that_it_cannot_deadlock_with_others_that_wake(
+    made: Services, sessions: sessionmaker[Session]
+) -> None:
+    with make_world(sessions) as world:
+        leases = world.leases(world.order(count=3))
+        for late, lease_id in enumerate(leases):
+            world.wake(lease_id, next_look_at=func.clock_timestamp() - timedelta(minutes=late))
+        jobs = NotedJobs()
+        with sessions.begin() as session:
+            sweep(session, replace(made, jobs=jobs), database_now(session))
+        woken = [key for task, key in jobs.woken if task == RECONCILE]
+        assert woken == [str(lease_id) for lease_id in leases]
