@@ -77,6 +77,18 @@ def wake(session: Session, lease_id: UUID) -> None:
     session.execute(update(Lease).where(Lease.id == lease_id).values(next_look_at=func.clock_timestamp()))
 
 
+def put_off(session: Session, lease_id: UUID, wait: timedelta) -> None:
+    """Look at a lease that is due later instead; nothing where somebody works on it."""
+    now = func.clock_timestamp()
+    session.execute(
+        update(Lease)
+        .where(
+            Lease.id == lease_id, Lease.next_look_at <= now, or_(Lease.claim_until.is_(None), Lease.claim_until < now)
+        )
+        .values(next_look_at=now + wait)
+    )
+
+
 def release(
     sessions: sessionmaker[Session], mine: Claim, *, look_in: timedelta | None, failures: int, trouble: str | None
 ) -> None:

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import logging
 import threading
+import time
+from collections import Counter
 from types import TracebackType
 from typing import Self
 from uuid import UUID
@@ -13,11 +15,14 @@ from uuid import UUID
 from procrastinate import App
 from procrastinate.exceptions import ConnectorException
 from psycopg_pool import PoolTimeout
+from sqlalchemy import select
 
 from accounting.settle import settle
+from broker.claims import put_off
 from broker.database import database_now
 from broker.errors import LeewayError
 from broker.inventory import observe, take_turn
+from broker.models.leases import Lease
 from broker.orders import RECONCILE
 from broker.reconcile import reconcile
 from broker.sites import CHECK, OBSERVE, check_site
@@ -32,10 +37,15 @@ SETTLE = "settle"
 _RECONNECT_SECONDS = 2
 
 
-def reconcile_lease(services: Services, lease_id: UUID) -> None:
-    """One pass over a lease, then over its money."""
-    reconcile(services.tools, lease_id)
-    settle_lease(services, lease_id)
+def reconcile_lease(services: Services, lease_id: UUID) -> bool:
+    """One pass over a lease, then over its money, which needs no site: also where the site cannot be opened.
+
+    True where the lease was due and ours to work on.
+    """
+    try:
+        return reconcile(services.tools, lease_id)
+    finally:
+        settle_lease(services, lease_id)
 
 
 def settle_lease(services: Services, lease_id: UUID) -> None:
@@ -56,16 +66,77 @@ def check(services: Services, site_id: UUID) -> None:
     check_site(services.tools, site_id)
 
 
+class SlowSites:
+    """Sites whose passes wait for them, so that a silent one does not keep every thread of a worker.
+
+    A site is slow after a pass that took longer than `slow_seconds`, until a pass is quick again. Meanwhile at most
+    `most` passes at once are made there. Kept per process: each learns by itself.
+    """
+
+    def __init__(self, *, most: int, slow_seconds: float) -> None:
+        """No site is slow yet."""
+        self._most = most
+        self._slow_seconds = slow_seconds
+        self._running: Counter[UUID] = Counter()  # slow site -> passes there
+        self._lock = threading.Lock()
+
+    def make_pass(self, services: Services, lease_id: UUID) -> None:
+        """A pass, or none for now where the lease's site has as many as it may."""
+        site_id = _site_of(services, lease_id) if self._running else None  # the question costs something
+        is_counted = site_id in self._running
+        if site_id is not None and is_counted and not self._enter(site_id):
+            with services.sessions.begin() as session:
+                put_off(session, lease_id, services.tools.timing.backoff(2))
+            return
+        began, has_worked = time.monotonic(), False
+        try:
+            has_worked = reconcile_lease(services, lease_id)
+        finally:
+            if site_id is not None and is_counted:
+                self._leave(site_id)
+            if time.monotonic() - began > self._slow_seconds:
+                self._note(site_id or _site_of(services, lease_id), is_slow=True)
+            elif has_worked and site_id is not None:
+                self._note(site_id, is_slow=False)
+
+    def _enter(self, site_id: UUID) -> bool:
+        with self._lock:
+            if self._running[site_id] >= self._most:
+                return False
+            self._running[site_id] += 1
+            return True
+
+    def _leave(self, site_id: UUID) -> None:
+        with self._lock:
+            if site_id in self._running:
+                self._running[site_id] = max(0, self._running[site_id] - 1)
+
+    def _note(self, site_id: UUID | None, *, is_slow: bool) -> None:
+        with self._lock:
+            if site_id is not None and is_slow:
+                self._running.setdefault(site_id, 0)
+            elif site_id is not None:
+                self._running.pop(site_id, None)
+
+
+def _site_of(services: Services, lease_id: UUID) -> UUID | None:
+    with services.sessions() as session:
+        return session.scalars(select(Lease.site_id).where(Lease.id == lease_id)).one_or_none()
+
+
 TASKS = {RECONCILE: reconcile_lease, SETTLE: settle_lease, OBSERVE: observe_site, CHECK: check}
 
 
 def register(app: App, services: Services) -> None:
     """Make the tasks known to the queue. A job that raises is logged once, and its row says when it is tried again."""
+    slow_seconds = services.tools.timing.call.total_seconds() / 2
+    slow_sites = SlowSites(most=max(1, services.settings.workers // 4), slow_seconds=slow_seconds)
+    tasks = TASKS | {RECONCILE: slow_sites.make_pass}
 
     def add(name: str) -> None:
         def run(key: str) -> None:
             try:
-                TASKS[name](services, UUID(key))
+                tasks[name](services, UUID(key))
             except LeewayError as error:
                 log.warning("job failed", extra={"task": name, "key": key, "code": error.code, "detail": str(error)})
 

@@ -46,3 +46,21 @@ def test_a_sweep_wakes_in_the_order_of_ids_so_that_it_cannot_deadlock_with_other
             sweep(session, replace(made, jobs=jobs), database_now(session))
         woken = [key for task, key in jobs.woken if task == RECONCILE]
         assert woken == [str(lease_id) for lease_id in leases]
+
+
+def test_money_comes_back_also_where_the_site_cannot_be_opened_any_more(
+    made: Services, sessions: sessionmaker[Session]
+) -> None:
+    with make_world(sessions) as world:
+        order = world.order()
+        (lease_id,) = world.leases(order)
+        with sessions.begin() as session:
+            stop_order(session, order.id, jobs=world.jobs, actor="tests", reason="done")
+        world.wake(  # the process died between the end of the lease and its money
+            lease_id, desired=Desired.GONE, state=LeaseState.GONE, gone_at=func.clock_timestamp()
+        )
+        no_key = Doors(sessions, Registry(), SealedVault(b"x" * 32), world.doors.installation)
+        with pytest.raises(SetupError):
+            reconcile_lease(replace(made, tools=replace(world.tools, open_site=no_key.open)), lease_id)
+        with sessions() as session:
+            assert session.get_one(Order, order.id).state is OrderState.OVER
