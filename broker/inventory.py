@@ -263,6 +263,8 @@ def _record_presence(session: Session, turn: Turn, listing: Listing, *, settle: 
             )
             if see(session, lease, machine, seen_at=turn.started_at):
                 woken.add(lease.id)
+        elif lease.seen_at is not None and lease.seen_at >= turn.started_at:
+            continue  # a look has shown it since: this listing is older
         elif lease.missing_since is None:
             lease.missing_since = turn.started_at
         elif turn.started_at - lease.missing_since >= settle and not lease.is_missing:

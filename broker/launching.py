@@ -338,7 +338,7 @@ def remove(run: Pass, lease: Lease, part: Part) -> None:
     made_at = None if is_machine and lease.seen_at is not None else part.made_at
     if not _delete(run, part.kind, part.remote_id, made_at=made_at):
         with run.sessions() as session:
-            asked_at = session.scalars(
+            asked_at: datetime | None = session.scalars(
                 select(func.max(Event.at)).where(Event.lease_id == lease.id, Event.kind == "stop")
             ).one()
         _wait_until_gone(run, part.id, part, since=asked_at or part.made_at)

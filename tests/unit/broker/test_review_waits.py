@@ -26,6 +26,7 @@ from broker.models.holds import QuotaPool
 from broker.models.leases import Desired, Lease, LeaseState
 from broker.models.workloads import QuoteOffer
 from broker.orders import Choice, finish_lease, stop_order
+from broker.remote import Deadline, PartKind
 from broker.timeline import open_findings
 from tests.world import World, aurora_prices, make_world, quick
 
@@ -137,6 +138,20 @@ def test_an_idempotency_key_stands_for_one_choice_of_offer(world: World) -> None
     first = world.order(key="once")
     with pytest.raises(Conflict, match="once"):
         world.order_quote(Choice(first.quote_id, 2, "once"))
+
+
+def test_a_listing_that_began_before_the_machine_was_seen_does_not_say_that_it_is_missing(world: World) -> None:
+    (lease_id,) = world.leases(world.order())
+    site_id: UUID = world.until_running(lease_id).lease.site_id
+    with world.sessions.begin() as session:
+        session.execute(update(Site).values(next_listing_at=func.clock_timestamp()))
+    turn = take_turn(world.tools, site_id)
+    assert turn is not None
+    world.work(lease_id)  # a look, which shows it
+    (server,) = world.cloud.log.alive("server")
+    world.tools.open_site(site_id).delete(PartKind.SERVER, server, deadline=Deadline.after(5))
+    observe(world.tools, turn)
+    assert world.view(lease_id).lease.missing_since is None
 
 
 def test_a_listing_that_failed_in_our_own_database_is_tried_again_soon(world: World) -> None:
