@@ -30,7 +30,7 @@ from broker.orders import RECONCILE
 from broker.sites import OBSERVE
 from broker.values import Period, month_starts
 from web.compose import Services
-from web.queue import keys_waiting
+from web.queue import forget_abandoned, keys_waiting
 from web.worker import SETTLE
 
 log = logging.getLogger(__name__)
@@ -71,9 +71,10 @@ def cut_months(session: Session, services: Services, now: datetime) -> None:
             services.jobs.defer(session, SETTLE, str(lease_id))
 
 
-def forget_slots(session: Session, services: Services, now: datetime) -> None:  # noqa: ARG001 - a tick's signature
-    """Old slots cannot be taken again: no clock is an hour late."""
+def forget(session: Session, services: Services, now: datetime) -> None:  # noqa: ARG001 - a tick's signature
+    """Slots cannot be taken again: no clock is an hour late. Jobs of dead workers are nobody's: the rows say it all."""
     session.execute(delete(ClockSlot).where(ClockSlot.slot < now - timedelta(hours=1)))
+    forget_abandoned(session)
 
 
 Tick = Callable[[Session, Services, datetime], None]
@@ -89,7 +90,7 @@ class Clock:
         seconds = max(1, int(services.settings.sweep_interval.total_seconds()))
         self._add("sweep", sweep, timedelta(seconds=seconds), CronTrigger(second=f"*/{min(seconds, 59)}", timezone=UTC))
         self._add("cut-months", cut_months, timedelta(hours=1), CronTrigger(minute=0, second=5, timezone=UTC))
-        self._add("forget-slots", forget_slots, timedelta(minutes=30), CronTrigger(minute="*/30", timezone=UTC))
+        self._add("forget", forget, timedelta(minutes=30), CronTrigger(minute="*/30", timezone=UTC))
 
     def _add(self, name: str, tick: Tick, every: timedelta, trigger: CronTrigger) -> None:
         self._scheduler.add_job(

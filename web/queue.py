@@ -15,6 +15,7 @@ _ALL_WAITING = text(
     "SELECT queueing_lock FROM procrastinate_jobs"
     " WHERE task_name = :task AND status = 'todo' AND queueing_lock IS NOT NULL"
 )
+_ABANDONED = text("DELETE FROM procrastinate_jobs WHERE status = 'doing' AND worker_id IS NULL")
 _WAITING = text("SELECT FROM procrastinate_jobs WHERE queueing_lock = :lock AND status = 'todo'")
 
 
@@ -29,6 +30,11 @@ def keys_waiting(session: Session, task: str) -> set[str]:
     """The keys that a wake-up of this task waits for."""
     locks = session.scalars(_ALL_WAITING, {"task": task}).all()
     return {lock.removeprefix(f"{task}:") for lock in locks}
+
+
+def forget_abandoned(session: Session) -> None:
+    """Delete jobs in the hands of workers that the queue has given up; it keeps them for somebody to retry."""
+    session.execute(_ABANDONED)
 
 
 class QueuedJobs:

@@ -36,7 +36,7 @@ CALL_SECONDS = 3
 @pytest.fixture
 def made(database: Database, sessions: sessionmaker[Session], tmp_path: Path) -> Iterator[Services]:
     """The real composition, with short times."""
-    assert sessions  # cleans up afterwards
+    assert sessions is not None  # cleans up afterwards
     settings = load_settings(
         data_dir=tmp_path,
         workers=3,

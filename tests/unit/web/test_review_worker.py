@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import func
+from sqlalchemy import func, text
 from sqlalchemy.orm import Session, sessionmaker
 
 from adapters.registry import Registry
@@ -19,7 +19,7 @@ from broker.models.workloads import Order, OrderState
 from broker.orders import RECONCILE, stop_order
 from broker.sites import Doors
 from tests.world import NotedJobs, make_world
-from web.clock import sweep
+from web.clock import forget, sweep
 from web.compose import Services, services
 from web.identity.vault import SealedVault
 from web.settings import load_settings
@@ -29,7 +29,7 @@ from web.worker import reconcile_lease
 @pytest.fixture
 def made(database: Database, sessions: sessionmaker[Session], tmp_path: Path) -> Iterator[Services]:
     """The real composition."""
-    assert sessions  # cleans up afterwards
+    assert sessions is not None  # cleans up afterwards
     with services(load_settings(data_dir=tmp_path), replace(database, is_embedded=False)) as found:
         yield found
 
@@ -46,6 +46,26 @@ def test_a_sweep_wakes_in_the_order_of_ids_so_that_it_cannot_deadlock_with_other
             sweep(session, replace(made, jobs=jobs), database_now(session))
         woken = [key for task, key in jobs.woken if task == RECONCILE]
         assert woken == [str(lease_id) for lease_id in leases]
+
+
+def test_jobs_of_workers_that_died_do_not_stay_in_the_queue_for_ever(made: Services) -> None:
+    with made.sessions.begin() as session:
+        for key in ("dead", "alive"):
+            made.jobs.defer(session, RECONCILE, key)
+        session.execute(text("INSERT INTO procrastinate_workers DEFAULT VALUES"))
+        session.execute(text("UPDATE procrastinate_jobs SET status = 'doing'"))
+        session.execute(
+            text(
+                "UPDATE procrastinate_jobs SET worker_id = (SELECT max(id) FROM procrastinate_workers)"
+                " WHERE queueing_lock = 'reconcile:alive'"
+            )
+        )
+        made.jobs.defer(session, RECONCILE, "waiting")
+    with made.sessions.begin() as session:
+        forget(session, made, database_now(session))
+    with made.sessions() as session:
+        locks = session.scalars(text("SELECT queueing_lock FROM procrastinate_jobs ORDER BY id")).all()
+    assert locks == ["reconcile:alive", "reconcile:waiting"]
 
 
 def test_money_comes_back_also_where_the_site_cannot_be_opened_any_more(
