@@ -128,8 +128,8 @@ def _excluded(wanted: tuple[str, ...], offered: str | None, key: str) -> tuple[s
 
 def _sized(noun: str, wanted: int, offered: int, name: str) -> tuple[str, str, str]:
     if not offered:
-        return str(wanted), f"none ({name})", f"Ask for no {noun}, or look elsewhere."
-    return str(wanted), f"{offered} ({name})", f"Ask for {offered} {noun}."
+        return str(wanted), f"none ({name})", f"Ask for no {noun}s, or look elsewhere."
+    return str(wanted), f"{offered} ({name})", f"Ask for {counted(offered, noun)}."
 
 
 def _image(case: Case) -> tuple[str, str, str]:
@@ -179,9 +179,9 @@ _WORDS: Mapping[Clause, Callable[[Case], tuple[str, str, str]]] = {
     Clause.SITE: lambda case: ("a site that starts machines", str(case.site.trouble), "Ask the site's operator."),
     Clause.IMAGE: _image,
     Clause.ARCH: lambda case: _stated(case.workload.arch, case.offer.arch, case, "arch"),
-    Clause.GPUS: lambda case: _sized("GPUs", case.workload.gpus, case.offer.gpus, case.offer.name),
+    Clause.GPUS: lambda case: _sized("GPU", case.workload.gpus, case.offer.gpus, case.offer.name),
     Clause.GPU_MODEL: lambda case: _stated(case.workload.gpu_model, case.offer.gpu_model, case, "gpu_model"),
-    Clause.CORES: lambda case: _sized("cores", case.workload.cores, case.offer.cores, case.offer.name),
+    Clause.CORES: lambda case: _sized("core", case.workload.cores, case.offer.cores, case.offer.name),
     Clause.MEMORY: lambda case: (
         show_memory(case.workload.memory_mib),
         f"{show_memory(case.offer.memory_mib)} ({case.offer.name})",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from broker.errors import SetupError
@@ -16,6 +18,16 @@ from broker.errors import SetupError
 def _default_data_dir() -> Path:
     base = os.environ.get("XDG_DATA_HOME")
     return (Path(base) if base else Path.home() / ".local" / "share") / "leeway"
+
+
+def _from_seconds(value: object) -> object:
+    """Plain seconds, as a variable holds them."""
+    if isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)?", value.strip()):
+        return timedelta(seconds=float(value))
+    return value
+
+
+Duration = Annotated[timedelta, BeforeValidator(_from_seconds)]
 
 
 class Settings(BaseSettings):
@@ -30,19 +42,19 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Where `leeway serve` listens; loopback only until login exists.")
     port: int = Field(8642, ge=0, le=65535, description="Its port; 0 takes a free one.")
     workers: int = Field(8, ge=1, le=64, description="Leases worked on at once by one process.")
-    sweep_interval: timedelta = Field(timedelta(seconds=2), description="How often due leases are looked for.")
-    listing_interval: timedelta = Field(timedelta(minutes=2), description="How often each site is listed.")
-    catalogue_interval: timedelta = Field(timedelta(hours=6), description="How often offers and images are read.")
-    listing_timeout: timedelta = Field(timedelta(minutes=5), description="Total time of one listing.")
-    call_timeout: timedelta = Field(timedelta(seconds=60), description="Total time of one conversation with a site.")
-    claim_time: timedelta = Field(timedelta(seconds=150), description="How long a worker's claim stands.")
-    first_look: timedelta = Field(
+    sweep_interval: Duration = Field(timedelta(seconds=2), description="How often due leases are looked for.")
+    listing_interval: Duration = Field(timedelta(minutes=2), description="How often each site is listed.")
+    catalogue_interval: Duration = Field(timedelta(hours=6), description="How often offers and images are read.")
+    listing_timeout: Duration = Field(timedelta(minutes=5), description="Total time of one listing.")
+    call_timeout: Duration = Field(timedelta(seconds=60), description="Total time of one conversation with a site.")
+    claim_time: Duration = Field(timedelta(seconds=150), description="How long a worker's claim stands.")
+    first_look: Duration = Field(
         timedelta(seconds=1), description="First wait before an unfinished lease is seen again."
     )
-    last_look: timedelta = Field(timedelta(minutes=5), description="Longest wait between two looks at a failing lease.")
-    settle_time: timedelta | None = Field(None, description="Overrides what the adapters say; tests only.")
-    quote_lifetime: timedelta = Field(timedelta(hours=1), description="How long a quote's prices are promised.")
-    stop_delay: timedelta = Field(timedelta(minutes=15), description="Time that stopping may take, held in money.")
+    last_look: Duration = Field(timedelta(minutes=5), description="Longest wait between two looks at a failing lease.")
+    settle_time: Duration | None = Field(None, description="Overrides what the adapters say; tests only.")
+    quote_lifetime: Duration = Field(timedelta(hours=1), description="How long a quote's prices are promised.")
+    stop_delay: Duration = Field(timedelta(minutes=15), description="Time that stopping may take, held in money.")
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least level that is logged.")
 
     @property

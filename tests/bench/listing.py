@@ -111,7 +111,7 @@ def _raw_servers(session: requests.Session, compute: str) -> int:
 
 
 def _raw_others(session: requests.Session, compute: str, network: str) -> int:
-    """Ports, public addresses and key pairs, with the fields that a listing needs; returns 0, as they are no servers."""
+    """Ports, public addresses and key pairs, with the fields that a listing needs; 0, as they are no servers."""
     fields = "fields=id&fields=name&fields=description"
     for address in (
         f"{network}/v2.0/ports?{fields}",
