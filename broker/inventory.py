@@ -3,27 +3,33 @@
 A listing begins at `started_at`, by the database's clock read before the first request: what it shows was so at that
 moment or later. A machine counts as missing when two complete listings, begun at least one settle time apart, lack it;
 only then may a look's 404 say that it is gone (`broker.watching`). An error of any page is an error of the listing.
+
+What was seen is written in many short transactions, so that a site with thousands of machines keeps nobody waiting for
+its quota or its leases. Each of them sees to it that the turn is still ours; what one of them did not get to, the next
+listing does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import exists, func, or_, select, update
+from sqlalchemy import delete, exists, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session, selectinload
+from sqlalchemy.orm import Session
 
 from broker.catalogue import record_catalogue
-from broker.errors import LeewayError, SiteDenied
+from broker.errors import Fenced, LeewayError, SiteDenied
 from broker.launching import record_stray
 from broker.models.federation import Site
 from broker.models.holds import QuotaHold, QuotaPool
-from broker.models.leases import Lease, Outcome, Part, SiteListing
-from broker.observations import see
+from broker.models.leases import LaunchAttempt, Lease, Outcome, Part, SiteListing
+from broker.observations import last_observations, see
 from broker.orders import RECONCILE
 from broker.ports import CloudAdapter
 from broker.remote import Deadline, Listing, PartKind, RemoteImage, RemoteMachine, RemoteOffer, RemotePart, RemoteQuota
@@ -33,6 +39,13 @@ from broker.values import new_id
 
 UNKNOWN_MACHINE = "unknown_machine"
 OURS_UNKNOWN = "ours_unknown"
+# Leases and things written in one transaction.
+CHUNK = 200
+# How long listings are remembered.
+KEPT = timedelta(days=1)
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,18 +81,19 @@ def observe(tools: Tools, turn: Turn) -> bool:
     try:
         adapter = tools.open_site(turn.site_id)
         seen = _visit(adapter, turn, tools.pace)
-        with tools.sessions.begin() as session:
-            is_mine = _still_mine(session, turn, tools.pace)
-            if is_mine:
-                _record(session, tools, turn, seen, settle=tools.timing.settle_of(adapter))
+        _record(tools, turn, seen, settle=tools.timing.settle_of(adapter))
         trouble = None
+    except Fenced as fenced:
+        trouble = None
+        log.info("listing taken over", extra={"site": str(turn.site_id), "detail": fenced.detail})
+        return False
     except LeewayError as error:
         trouble = str(error)
         raise
     finally:
         if trouble is not None:
             _give_up(tools, turn, trouble)
-    return is_mine
+    return True
 
 
 def take_turn(tools: Tools, site_id: UUID) -> Turn | None:
@@ -115,18 +129,14 @@ def _visit(adapter: CloudAdapter, turn: Turn, pace: Pace) -> Seen:
     return Seen(listing, quotas, tuple(adapter.offers(deadline=deadline)), tuple(adapter.images(deadline=deadline)))
 
 
-def _still_mine(session: Session, turn: Turn, pace: Pace) -> bool:
-    now = func.clock_timestamp()
-    values: dict[str, Any] = {
-        "listing_claim_until": None,
-        "listed_at": turn.started_at,
-        "next_listing_at": now + pace.listing,
-        "failures": 0,
-        "trouble": None,
-    }
-    if turn.refresh:
-        values["refreshed_at"] = turn.started_at
-    return _write(session, turn, values)
+@contextmanager
+def _writing(tools: Tools, turn: Turn) -> Iterator[Session]:
+    """A transaction during which nobody else can take the site's turn; raises `Fenced` where somebody has."""
+    with tools.sessions.begin() as session:
+        mine = select(Site.id).where(Site.id == turn.site_id, Site.listing_generation == turn.generation)
+        if session.scalars(mine.with_for_update(read=True)).one_or_none() is None:
+            raise Fenced(f"site {turn.site_id} has another lister since generation {turn.generation}")
+        yield session
 
 
 def _give_up(tools: Tools, turn: Turn, trouble: str) -> None:
@@ -156,29 +166,70 @@ def _write(session: Session, turn: Turn, values: dict[str, Any]) -> bool:
 # --- what was seen -----------------------------------------------------------------------------------------------
 
 
-def _record(session: Session, tools: Tools, turn: Turn, seen: Seen, *, settle: timedelta) -> None:
+def _record(tools: Tools, turn: Turn, seen: Seen, *, settle: timedelta) -> None:
     listing = seen.listing
-    _refuse_another_scope(session, turn, listing)
+    with _writing(tools, turn) as session:
+        _refuse_another_scope(session, turn, listing)
+        # `used` before `counted_at` below: meanwhile a machine counts twice, never not at all.
+        _record_quotas(session, turn, seen.quotas)
+        if seen.offers is not None and seen.images is not None:
+            record_catalogue(session, turn.site_id, seen.offers, seen.images, now=turn.started_at)
+        servers = _servers(session, turn)
+    machines = {machine.remote_id: machine for machine in listing.machines}
+    for chunk in _chunks(sorted(servers)):
+        with _writing(tools, turn) as session:
+            found = {lease_id: machines.get(servers[lease_id]) for lease_id in chunk}
+            _wake(session, tools, _record_presence(session, turn, found, settle=settle))
+    ours = [thing for thing in (*listing.machines, *listing.parts) if _is_of(thing, tools.installation)]
+    lost: list[RemotePart] = []
+    for some in _chunks(ours):
+        with _writing(tools, turn) as session:
+            _wake(session, tools, _record_strays(session, turn, some, lost=lost))
+    with _writing(tools, turn) as session:
+        _record_findings(session, turn, listing, lost)
+        _finish(session, turn, listing, tools.pace)
+
+
+def _finish(session: Session, turn: Turn, listing: Listing, pace: Pace) -> None:
+    """The listing is complete, and written down."""
+    now = func.clock_timestamp()
     session.add(
         SiteListing(
             site_id=turn.site_id,
             scope=listing.scope,
             started_at=turn.started_at,
-            finished_at=func.clock_timestamp(),
+            finished_at=now,
             machines=len(listing.machines),
         )
     )
-    # Pools before leases: the lock order.
-    _record_quotas(session, turn, seen.quotas)
-    if seen.offers is not None and seen.images is not None:
-        record_catalogue(session, turn.site_id, seen.offers, seen.images, now=turn.started_at)
-    _lock_leases(session, turn, listing)
-    woken = _record_presence(session, turn, listing, settle=settle)
-    woken |= _record_strays(session, turn, listing, installation=tools.installation)
-    for lease_id in sorted(woken):
+    # The last ones tell the scope; absence is kept in the leases.
+    old = SiteListing.started_at < turn.started_at - KEPT
+    session.execute(delete(SiteListing).where(SiteListing.site_id == turn.site_id, old))
+    values: dict[str, Any] = {
+        "listing_claim_until": None,
+        "listed_at": turn.started_at,
+        "next_listing_at": now + pace.listing,
+        "failures": 0,
+        "trouble": None,
+    }
+    if turn.refresh:
+        values["refreshed_at"] = turn.started_at
+    _write(session, turn, values)
+
+
+def _chunks(things: Sequence[T]) -> Iterator[Sequence[T]]:
+    for start in range(0, len(things), CHUNK):
+        yield things[start : start + CHUNK]
+
+
+def _wake(session: Session, tools: Tools, lease_ids: Iterable[UUID]) -> None:
+    for lease_id in sorted(lease_ids):
         session.execute(update(Lease).where(Lease.id == lease_id).values(next_look_at=func.clock_timestamp()))
         tools.jobs.defer(session, RECONCILE, str(lease_id))
-    _record_unknown(session, turn, listing)
+
+
+def _is_of(thing: RemotePart, installation: UUID) -> bool:
+    return thing.tags is not None and thing.tags.installation == installation
 
 
 def _refuse_another_scope(session: Session, turn: Turn, listing: Listing) -> None:
@@ -204,18 +255,6 @@ def _refuse_another_scope(session: Session, turn: Turn, listing: Listing) -> Non
             f"the credential opens another project ({listing.scope}) than the one that our machines are in ({last})",
             hint="Give the site a credential of that project until they have ended.",
         )
-
-
-def _lock_leases(session: Session, turn: Turn, listing: Listing) -> None:
-    """All that this listing may write to, in the order of their ids, as `stop_order` locks them: no deadlock."""
-    named = {thing.tags.lease for thing in (*listing.machines, *listing.parts) if thing.tags is not None}
-    locked = session.scalars(
-        select(Lease.id)
-        .where(Lease.site_id == turn.site_id, or_(Lease.gone_at.is_(None), Lease.id.in_(named)))
-        .order_by(Lease.id)
-        .with_for_update(key_share=True)
-    )
-    locked.all()
 
 
 def _record_quotas(session: Session, turn: Turn, quotas: Iterable[RemoteQuota]) -> None:
@@ -249,19 +288,53 @@ def _record_quotas(session: Session, turn: Turn, quotas: Iterable[RemoteQuota]) 
     )
 
 
-def _record_presence(session: Session, turn: Turn, listing: Listing, *, settle: timedelta) -> set[UUID]:
+def _servers(session: Session, turn: Turn) -> dict[UUID, str]:
+    """Live leases of the site whose machine was made before the listing began, with its id."""
+    found = session.execute(
+        select(Lease.id, Part.remote_id)
+        .join(Part, Part.lease_id == Lease.id)
+        .where(
+            Lease.site_id == turn.site_id,
+            Lease.gone_at.is_(None),
+            Part.kind == PartKind.SERVER,
+            Part.remote_id.is_not(None),
+            Part.gone_at.is_(None),
+            Part.made_at < turn.started_at,
+        )
+    )
+    return {lease_id: remote_id for lease_id, remote_id in found if remote_id is not None}
+
+
+def _locked(session: Session, lease_ids: Collection[UUID]) -> list[Lease]:
+    """Leases in the order of their ids, as `stop_order` locks them: no deadlock."""
+    return list(
+        session.scalars(
+            select(Lease)
+            .where(Lease.id.in_(lease_ids))
+            .order_by(Lease.id)
+            .with_for_update(key_share=True)
+            .execution_options(populate_existing=True)
+        )
+    )
+
+
+def _record_presence(
+    session: Session, turn: Turn, found: Mapping[UUID, RemoteMachine | None], *, settle: timedelta
+) -> set[UUID]:
     """Every live lease whose machine is made is either in the listing or missing from it; returns whom to wake."""
-    machines = {machine.remote_id: machine for machine in listing.machines}
     woken = set()
-    for lease, remote_id in _live_servers(session, turn):
-        machine = machines.get(remote_id)
+    leases = [lease for lease in _locked(session, found) if lease.gone_at is None]
+    last = last_observations(session, found)
+    present = [lease.id for lease in leases if found[lease.id] is not None]
+    session.execute(
+        update(QuotaHold)
+        .where(QuotaHold.lease_id.in_(present), QuotaHold.counted_at.is_(None))
+        .values(counted_at=turn.started_at)
+    )
+    for lease in leases:
+        machine = found[lease.id]
         if machine is not None:
-            session.execute(
-                update(QuotaHold)
-                .where(QuotaHold.lease_id == lease.id, QuotaHold.counted_at.is_(None))
-                .values(counted_at=turn.started_at)
-            )
-            if see(session, lease, machine, seen_at=turn.started_at):
+            if see(session, lease, machine, seen_at=turn.started_at, last=last.get(lease.id)):
                 woken.add(lease.id)
         elif lease.seen_at is not None and lease.seen_at >= turn.started_at:
             continue  # a look has shown it since: this listing is older
@@ -274,55 +347,54 @@ def _record_presence(session: Session, turn: Turn, listing: Listing, *, settle: 
     return woken
 
 
-def _live_servers(session: Session, turn: Turn) -> list[tuple[Lease, str]]:
-    """Live leases of the site, locked in the order of their ids, whose machine was made before the listing began."""
-    found = session.execute(
-        select(Lease, Part.remote_id)
-        .join(Part, Part.lease_id == Lease.id)
-        .where(
-            Lease.site_id == turn.site_id,
-            Lease.gone_at.is_(None),
-            Part.kind == PartKind.SERVER,
-            Part.remote_id.is_not(None),
-            Part.gone_at.is_(None),
-            Part.made_at < turn.started_at,
-        )
-        .order_by(Lease.id)
-        .with_for_update(of=Lease, key_share=True)
-        .execution_options(populate_existing=True)
-    )
-    return [(lease, remote_id) for lease, remote_id in found if remote_id is not None]
+def _record_strays(session: Session, turn: Turn, ours: Sequence[RemotePart], *, lost: list[RemotePart]) -> set[UUID]:
+    """Things with our tags that no live part accounts for: duplicates and leftovers are to be deleted, by reconcile.
 
-
-def _record_strays(session: Session, turn: Turn, listing: Listing, *, installation: UUID) -> set[UUID]:
-    """Things with our tags that no live part accounts for: duplicates and leftovers are to be deleted, by reconcile."""
-    things: list[RemotePart] = [*listing.machines, *listing.parts]
-    ours = [thing for thing in things if thing.tags is not None and thing.tags.installation == installation]
+    Those that no lease is known for are added to `lost`.
+    """
     wanted = {thing.tags.lease for thing in ours if thing.tags is not None}
-    known = {
-        lease.id: lease
-        for lease in session.scalars(select(Lease).where(Lease.id.in_(wanted)).options(selectinload(Lease.parts)))
-    }
+    known = {lease.id: lease for lease in _locked(session, wanted)}
+    parts: dict[tuple[UUID, PartKind], Part] = {}
+    for part in session.scalars(
+        select(Part).where(Part.lease_id.in_(wanted)).execution_options(populate_existing=True)
+    ):
+        parts[part.lease_id, part.kind] = part
     # Two sites may share an account, and see each other's things.
-    elsewhere = {part.remote_id for lease in known.values() if lease.site_id != turn.site_id for part in lease.parts}
-    leases = {lease.id: lease for lease in known.values() if lease.site_id == turn.site_id}
+    elsewhere = {part.remote_id for part in parts.values() if known[part.lease_id].site_id != turn.site_id}
     woken = set()
-    lost = []
     for thing in ours:
-        lease = leases.get(thing.tags.lease) if thing.tags is not None else None
-        part = next((part for part in lease.parts if part.kind is thing.kind), None) if lease else None
-        if lease is None and thing.remote_id in elsewhere:
+        lease = known.get(thing.tags.lease) if thing.tags is not None else None
+        if lease is None or lease.site_id != turn.site_id:
+            if thing.remote_id not in elsewhere:
+                lost.append(thing)
             continue
-        if lease is None or part is None:
+        found = parts.get((lease.id, thing.kind))
+        if found is None:
             lost.append(thing)
-        elif part.remote_id is None and lease.gone_at is None:
+        elif found.remote_id is None and lease.gone_at is None:
             woken.add(lease.id)  # an open attempt made it: reconcile will find it
-        elif part.remote_id != thing.remote_id or part.gone_at is not None:
-            if part.gone_at is not None and part.gone_at >= turn.started_at:
+        elif found.remote_id != thing.remote_id or found.gone_at is not None:
+            if found.gone_at is not None and found.gone_at >= turn.started_at:
                 continue  # it went after the listing began
-            record_stray(session, part, thing.remote_id, outcome=Outcome.DISCARD)
-            tell(session, lease, "discard", f"a leftover {thing.kind} will be deleted", remote_id=thing.remote_id)
+            if not _is_discarded(session, found, thing.remote_id):
+                record_stray(session, found, thing.remote_id, outcome=Outcome.DISCARD)
+                tell(session, lease, "discard", f"a leftover {thing.kind} will be deleted", remote_id=thing.remote_id)
             woken.add(lease.id)
+    return woken
+
+
+def _is_discarded(session: Session, part: Part, remote_id: str) -> bool:
+    """True where an earlier listing said so already, and the deletion is under way."""
+    attempt = exists().where(
+        LaunchAttempt.part_id == part.id,
+        LaunchAttempt.remote_id == remote_id,
+        LaunchAttempt.outcome == Outcome.DISCARD,
+    )
+    return session.scalars(select(attempt)).one()
+
+
+def _record_findings(session: Session, turn: Turn, listing: Listing, lost: Sequence[RemotePart]) -> None:
+    """A finding for each thing that needs a person; machines that no Leeway made are never touched."""
     _find(
         session,
         turn,
@@ -331,11 +403,6 @@ def _record_strays(session: Session, turn: Turn, listing: Listing, *, installati
         text="{kind} {name} carries this installation's tags, but no lease is known for it",
         hint="Was the database restored? Otherwise delete it at the site.",
     )
-    return woken
-
-
-def _record_unknown(session: Session, turn: Turn, listing: Listing) -> None:
-    """Machines that no Leeway made: a finding each, never touched."""
     _find(
         session,
         turn,
@@ -360,6 +427,4 @@ def _find(
         for thing in things
     ]
     raise_findings(session, concerns, now=turn.started_at)
-    resolve_findings(
-        session, kind, keys_still_open={concern.key for concern in concerns}, site_id=turn.site_id, now=turn.started_at
-    )
+    resolve_findings(session, kind, site_id=turn.site_id, now=turn.started_at)

@@ -6,9 +6,12 @@ are dropped, however late they arrive.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
+from uuid import UUID
 
 from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
 from broker.models.leases import Desired, Lease, LeaseState, Observation, lease_state
@@ -17,15 +20,17 @@ from broker.remote import MachineState, RemoteMachine
 from broker.timeline import tell
 
 
-def see(session: Session, lease: Lease, machine: RemoteMachine, *, seen_at: datetime) -> bool:
-    """Write down a machine that was seen; True where its state or type changed. `lease` must be locked."""
+def see(session: Session, lease: Lease, machine: RemoteMachine, *, seen_at: datetime, last: Observation | None) -> bool:
+    """Write down a machine that was seen; True where its state or type changed.
+
+    `lease` must be locked, and `last` is its newest observation, read under that lock.
+    """
     if lease.gone_at is not None or (lease.seen_at is not None and seen_at <= lease.seen_at):
         return False
     lease.seen_at, lease.missing_since, lease.is_missing = seen_at, None, False
     if machine.addresses:
         lease.addresses = list(machine.addresses)
     state = lease_state(machine.state)
-    last = _last(session, lease)
     # A site that does not name the type has not changed it.
     kind = machine.instance_type or (last.instance_type if last else None)
     changed = last is None or (last.state, last.instance_type) != (state, kind)
@@ -53,7 +58,7 @@ def see(session: Session, lease: Lease, machine: RemoteMachine, *, seen_at: date
 
 def see_gone(session: Session, lease: Lease, *, seen_at: datetime, ended_at: datetime, is_estimated: bool) -> None:
     """Write down that the machine is gone; `is_estimated` where the end is only when it was last seen."""
-    last = _last(session, lease)
+    last = last_observations(session, [lease.id]).get(lease.id)
     if last is None or last.state is LeaseState.GONE:
         return
     lease.seen_at, lease.missing_since, lease.is_missing = seen_at, None, False
@@ -78,10 +83,15 @@ def _start(session: Session, lease: Lease, started_at: datetime) -> None:
     lease.ends_at = started_at + order.duration
 
 
-def _last(session: Session, lease: Lease) -> Observation | None:
-    return session.scalars(
-        select(Observation).where(Observation.lease_id == lease.id).order_by(Observation.seen_at.desc()).limit(1)
-    ).first()
+def last_observations(session: Session, lease_ids: Collection[UUID]) -> dict[UUID, Observation]:
+    """The newest observation of each lease that has one."""
+    rows = session.scalars(
+        select(Observation)
+        .where(Observation.lease_id.in_(lease_ids))
+        .ext(distinct_on(Observation.lease_id))
+        .order_by(Observation.lease_id, Observation.seen_at.desc())
+    )
+    return {row.lease_id: row for row in rows}
 
 
 def _words(machine: RemoteMachine) -> str:

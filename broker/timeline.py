@@ -101,15 +101,15 @@ def raise_findings(session: Session, concerns: Sequence[Concern], *, now: dateti
         )
 
 
-def resolve_findings(session: Session, kind: str, *, keys_still_open: set[str], site_id: UUID, now: datetime) -> None:
-    """Close a site's findings of a kind that were not raised again."""
+def resolve_findings(session: Session, kind: str, *, site_id: UUID, now: datetime) -> None:
+    """Close a site's findings of a kind that were not raised again at `now`."""
     session.execute(
         update(Finding)
         .where(
             Finding.kind == kind,
             Finding.site_id == site_id,
             Finding.resolved_at.is_(None),
-            Finding.key.not_in(keys_still_open),
+            Finding.last_seen_at < now,
         )
         .values(resolved_at=now)
     )

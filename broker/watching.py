@@ -11,7 +11,7 @@ from broker.claims import writing
 from broker.errors import SiteConflict
 from broker.launching import Pass, close_stuck, tell_stuck
 from broker.models.leases import Desired, Lease, Part
-from broker.observations import see, see_gone
+from broker.observations import last_observations, see, see_gone
 from broker.ports import Powers, Shelves
 from broker.remote import MachineState, RemoteMachine
 from broker.timeline import tell
@@ -33,7 +33,8 @@ def look(run: Pass, lease: Lease, server: Part) -> None:
     if not isinstance(machine, RemoteMachine):
         raise TypeError(f"{type(run.adapter).__name__}.look answered a server with {type(machine).__name__}")
     with writing(run.sessions, run.mine) as (session, row):
-        see(session, row, machine, seen_at=asked_at)
+        last = last_observations(session, [row.id]).get(row.id)
+        see(session, row, machine, seen_at=asked_at, last=last)
         if machine.state is MachineState.ERROR and row.started_at is None and row.desired is not Desired.GONE:
             # It never ran: delete it here, and only when it is seen gone may the next offer be tried.
             row.failure = machine.fault or f"the machine went to {machine.raw_status}"

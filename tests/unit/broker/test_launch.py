@@ -313,7 +313,7 @@ def test_older_sightings_are_dropped(world: World) -> None:
     with world.sessions.begin() as session:
         lease = session.get_one(Lease, lease_id, with_for_update=True)
         assert lease.seen_at is not None
-        assert not see(session, lease, late, seen_at=lease.seen_at - timedelta(seconds=1))
+        assert not see(session, lease, late, seen_at=lease.seen_at - timedelta(seconds=1), last=None)
         assert lease.state is LeaseState.RUNNING
     assert view.lease.state is LeaseState.RUNNING
 
