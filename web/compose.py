@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import UUID, uuid4
 
 from procrastinate import App
-from sqlalchemy import func
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from accounting.grants import GrantFacts
@@ -19,6 +18,7 @@ from adapters.registry import Registry
 from broker.catalogue import Catalogues
 from broker.database import Database, engine, resolve
 from broker.database import sessions as make_sessions
+from broker.embedded_files import make_private_dir
 from broker.errors import SetupError
 from broker.models.federation import Installation
 from broker.placement import Assumptions
@@ -29,6 +29,7 @@ from broker.sites import Doors
 from broker.tools import Pace, Timing, Tools
 from policies.place import CheapestPlacer
 from web.identity.vault import SealedVault, load_key
+from web.private import write_once
 from web.queue import QueuedJobs, make_app
 from web.settings import Settings
 
@@ -59,7 +60,7 @@ def database(settings: Settings) -> Iterator[Database]:
             f"the embedded database serves this machine only, and LEEWAY_HOST is {settings.host}",
             hint="Set LEEWAY_DATABASE_URL to a PostgreSQL server, or listen on 127.0.0.1.",
         )
-    make_private(settings.data_dir)
+    make_private_dir(settings.data_dir)
     url, owner = settings.database_url, settings.migration_database_url
     with resolve(
         url.get_secret_value() if url else None,
@@ -111,16 +112,6 @@ def _services(settings: Settings, sessions: sessionmaker[Session], queue: App) -
     )
 
 
-def make_private(directory: Path) -> None:
-    """A directory that only this account can enter; raises `SetupError` where it cannot be made."""
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise SetupError(
-            f"the data directory {directory} cannot be made: {error.strerror}", hint="Set LEEWAY_DATA_DIR elsewhere."
-        ) from None
-
-
 def _installation(path: Path, sessions: sessionmaker[Session]) -> UUID:
     """This installation's id, which lies in the database and in a file outside it.
 
@@ -128,14 +119,16 @@ def _installation(path: Path, sessions: sessionmaker[Session]) -> UUID:
     and machines that it knows may be another's, so nothing may be started or deleted.
     """
     with sessions.begin() as session:
-        row = session.get(Installation, True)
+        # Two first starts at once: the second waits, and finds the row.
+        session.execute(select(func.pg_advisory_xact_lock(func.hashtext("installation"))))
         known = _read(path)
+        row = session.get(Installation, True)
         if row is None:
             row = Installation(only_one=True, installation_id=known or uuid4(), made_at=func.clock_timestamp())
             session.add(row)
             session.flush()
         if known is None:
-            _write(path, row.installation_id)
+            write_once(path, f"{row.installation_id}\n")
         elif known != row.installation_id:
             raise SetupError(
                 f"the database belongs to installation {row.installation_id}, but {path} says {known}",
@@ -151,11 +144,3 @@ def _read(path: Path) -> UUID | None:
         return None
     except ValueError:
         raise SetupError(f"{path} holds no installation id", hint="Restore the file from a backup.") from None
-
-
-def _write(path: Path, installation: UUID) -> None:
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(file, "w") as out:
-        out.write(f"{installation}\n")
-        out.flush()
-        os.fsync(out.fileno())

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import hmac
-import os
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from broker.errors import SetupError
+from web.private import write_once
 
 _BYTES = 32
 _SHORTEST = 20
@@ -47,7 +46,7 @@ def load_token(path: Path) -> Token:
     """
     try:
         if not path.exists():
-            _make(path)
+            write_once(path, f"{secrets.token_urlsafe(_BYTES)}\n")
         if path.stat().st_mode & 0o077:
             raise SetupError(f"the token file {path} can be read by others", hint=f"Run: rm '{path}' and start again.")
         value = path.read_text().strip()
@@ -58,18 +57,3 @@ def load_token(path: Path) -> Token:
     if len(value) < _SHORTEST or not value.isascii():
         raise SetupError(f"the token file {path} holds no token", hint=f"Run: rm '{path}' and start again.")
     return Token(value)
-
-
-def _make(path: Path) -> None:
-    """Written whole before it has its name: nobody ever reads half a token."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(file, "w") as out:
-            out.write(f"{secrets.token_urlsafe(_BYTES)}\n")
-            out.flush()
-            os.fsync(out.fileno())
-        with contextlib.suppress(FileExistsError):  # another process was faster: its token is the one
-            path.hardlink_to(draft)
-    finally:
-        draft.unlink()

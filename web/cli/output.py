@@ -22,6 +22,7 @@ from web.client.shapes import Money
 
 # Where nobody's window limits it, a line is as long as its words.
 _PIPE_WIDTH: Final = 200
+_PIPE_HEIGHT: Final = 25
 _CENTS: Final = 2
 _DECIMALS: Final = 6
 _CONTROL: Final = {code: None for code in (*range(32), *range(127, 160)) if code not in (9, 10)}
@@ -33,7 +34,9 @@ def screen(*, errors: bool = False, file: IO[str] | None = None) -> Console:
     """Standard output, or standard error. NO_COLOR and a pipe are respected."""
     stream = file or (sys.stderr if errors else sys.stdout)
     width = None if stream.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH
-    return Console(file=stream, width=width, highlight=False, emoji=False, markup=False, soft_wrap=False)
+    # Rich takes a width as it is only with a height, and else 80 where TERM is dumb, as in many a cron job.
+    height = None if width is None else _PIPE_HEIGHT
+    return Console(file=stream, width=width, height=height, highlight=False, emoji=False, markup=False, soft_wrap=False)
 
 
 def clean(text: object) -> str:

@@ -22,6 +22,7 @@ from sqlalchemy.orm import Session
 from broker.errors import NotFound, SetupError
 from broker.models.federation import Site, SiteCredential
 from broker.remote import Secret
+from web.private import write_once
 
 _KEY_BYTES = 32
 _NONCE_BYTES = 12
@@ -95,15 +96,8 @@ def load_key(text: str | None, path: Path) -> bytes:
     """
     if text is not None:
         return _decode(text, "LEEWAY_SECRET_KEY")
-    try:
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        pass
-    else:
-        with os.fdopen(file, "w") as out:
-            out.write(base64.b64encode(os.urandom(_KEY_BYTES)).decode() + "\n")
-            out.flush()
-            os.fsync(out.fileno())
+    if not path.exists():
+        write_once(path, base64.b64encode(os.urandom(_KEY_BYTES)).decode() + "\n")
     if path.stat().st_mode & 0o077:
         raise SetupError(f"the key file {path} can be read by others", hint=f"Run: chmod 600 '{path}'")
     return _decode(path.read_text(), str(path))
