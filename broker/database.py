@@ -21,6 +21,7 @@ from sqlalchemy import URL, Engine, NullPool, QueuePool
 from sqlalchemy.orm import Session, sessionmaker
 
 from broker.embedded import APPLICATION_ROLE, OWNER_ROLE, EmbeddedServer
+from broker.embedded_watch import kept_running
 from broker.errors import SetupError
 
 # DESIGN: nobody waits long for a lock, runs for ever, or sleeps inside a transaction. Milliseconds.
@@ -129,7 +130,7 @@ def resolve(application_url: str | None, migration_url: str | None, data_dir: Pa
         SetupError: an address cannot be used, or the embedded server cannot run here.
     """
     if application_url is None and migration_url is None:
-        with EmbeddedServer(data_dir) as server:
+        with EmbeddedServer(data_dir) as server, kept_running(server):
             yield Database(server.url(APPLICATION_ROLE), server.url(OWNER_ROLE), is_embedded=True)
         return
     if application_url is None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import shutil
+import signal
 import socket
 import threading
 import time
@@ -30,6 +33,7 @@ from broker.database import (
     wait_until_ready,
 )
 from broker.embedded import APPLICATION_ROLE, OWNER_ROLE, SUPERUSER, EmbeddedServer
+from broker.embedded_files import read_postmaster
 from broker.errors import SetupError
 from tests.conftest import PostgresForTests
 
@@ -258,6 +262,30 @@ def test_without_one_the_embedded_server_is_there_for_as_long_as_it_is_needed(da
         wait_until_ready(database.application_url, timeout_seconds=0)
     with pytest.raises(SetupError, match="nothing answers"):
         wait_until_ready(database.application_url, timeout_seconds=0)
+
+
+def test_the_embedded_server_is_started_again_where_it_was_killed(data_dir: Path) -> None:
+    cluster = data_dir / "cluster"
+    with resolve(None, None, data_dir) as database:
+        killed = read_postmaster(cluster)
+        assert killed is not None
+        os.kill(killed.pid, signal.SIGKILL)
+        deadline = time.monotonic() + 60
+        while (again := read_postmaster(cluster)) is None or again.pid == killed.pid or again.status != "ready":
+            assert time.monotonic() < deadline, "nobody started it again"
+            time.sleep(0.05)
+        wait_until_ready(database.application_url, timeout_seconds=10)
+    assert read_postmaster(cluster) is None, "what was started again is stopped as well"
+
+
+def test_no_new_server_is_made_where_its_directory_was_deleted(data_dir: Path) -> None:
+    with resolve(None, None, data_dir):
+        running = read_postmaster(data_dir / "cluster")
+        assert running is not None
+        os.kill(running.pid, signal.SIGKILL)
+        shutil.rmtree(data_dir, ignore_errors=True)
+        time.sleep(2.5)  # the watch looks every second
+        assert not (data_dir / "cluster").exists()
 
 
 def test_half_a_configuration_is_refused(tmp_path: Path) -> None:
