@@ -7,6 +7,7 @@ of one that was migrated once. The last process stops the server and deletes it.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import signal
 import time
@@ -132,6 +133,9 @@ class PostgresForTests:
 def pytest_runtest_setup() -> None:
     """Whoever reaches for the network by mistake gets an error, not a slow test."""
     pytest_socket.socket_allow_hosts(["127.0.0.1", "::1", "localhost"], allow_unix_socket=True)
+    # Python's readline sets them where something imports it, and then piped output would be as narrow as a terminal.
+    for name in ("COLUMNS", "LINES"):
+        os.environ.pop(name, None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
