@@ -21,10 +21,13 @@ def is_up(item: Workload) -> bool:
 
 
 def is_over(item: Workload) -> bool:
-    """Nothing will run any more: the order is over, or was returned to the person."""
-    return item["order"]["state"] in ("over", "returned", "stopping") and all(
-        machine["gone_at"] is not None for machine in item["machines"]
-    )
+    """Nothing will run any more and all is charged, or the order was returned to the person."""
+    return item["order"]["state"] in ("over", "returned") and is_gone(item)
+
+
+def is_gone(item: Workload) -> bool:
+    """Nothing is left of any machine; what it cost may not be charged yet."""
+    return all(machine["gone_at"] is not None for machine in item["machines"])
 
 
 def follow(

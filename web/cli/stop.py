@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import Final
 
 import click
 
 from web.cli import output
 from web.cli.command import LeewayCommand, connect, json_option, print_json
-from web.cli.following import follow, is_over
+from web.cli.following import follow, is_gone, is_over
 from web.cli.main import HELPS
 from web.cli.waiting import Waiting
 from web.client.client import Client
@@ -20,6 +21,8 @@ Examples:
   leeway stop era5-trial --shelve
 """
 _HOW: Final = {"end": "end", "keep": "stop", "shelve": "shelve"}
+# Seconds.
+_CHARGED_WITHIN: Final = 20
 _STATE: Final = {"stop": "stopped", "shelve": "shelved"}
 
 
@@ -50,9 +53,14 @@ def command(workload: str, *, what: str | None, reason: str | None, wait: bool, 
 
 
 def wait_until_stopped(client: Client, item: Workload, *, how: str = "end", is_quiet: bool = False) -> Workload:
-    """Follow a workload until it is gone, stopped or shelved."""
+    """Follow a workload until it is over, stopped or shelved."""
+    gone_since: list[float] = []
 
     def done(now: Workload) -> bool:
+        if how == "end" and is_gone(now) and now["order"]["state"] == "stopping":
+            # Charging follows at once, unless a price is missing: that is a finding, and no reason to wait for ever.
+            gone_since.append(time.monotonic())
+            return gone_since[-1] - gone_since[0] > _CHARGED_WITHIN
         if is_over(now) or how == "end":
             return is_over(now)
         return all(machine["state"] == _STATE[how] for machine in now["machines"] if machine["gone_at"] is None)
