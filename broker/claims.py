@@ -58,6 +58,13 @@ def writing(sessions: sessionmaker[Session], mine: Claim) -> Iterator[tuple[Sess
         yield session, set_fenced(session, mine, claim_until=func.clock_timestamp() + mine.length)
 
 
+def claimed_at(lease: Lease, mine: Claim) -> datetime:
+    """The database's clock at the start of `writing`, which set the claim's end by it."""
+    if lease.claim_until is None:
+        raise ValueError(f"lease {lease.id} is not claimed")
+    return lease.claim_until - mine.length
+
+
 def set_fenced(session: Session, mine: Claim, **values: Any) -> Lease:
     """Write to the lease's row as the claimant and return it, or raise `Fenced`."""
     lease = session.scalars(

@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
-from broker.claims import Claim, wake, writing
+from broker.claims import Claim, claimed_at, wake, writing
 from broker.errors import SiteConflict, SiteError, SiteRefused, SiteUnknown
 from broker.models.audit import Event
 from broker.models.leases import OPEN, LaunchAttempt, Lease, LeaseState, Outcome, Part
@@ -141,7 +141,7 @@ def make(run: Pass, lease: Lease, part: Part) -> None:
 
 def _open_attempt(run: Pass, lease: Lease, part: Part) -> LaunchAttempt:
     with writing(run.sessions, run.mine) as (session, row):
-        now = session.scalars(select(func.clock_timestamp())).one()
+        now = claimed_at(row, run.mine)
         number = sum(1 for attempt in lease.attempts if attempt.part_id == part.id) + 1
         attempt = LaunchAttempt(
             id=new_id(),

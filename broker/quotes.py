@@ -62,7 +62,7 @@ def preview(session: Session, document: str | Mapping[str, Any], quoting: Quotin
     project = session.scalars(select(Project).where(Project.name == workload.project)).one_or_none()
     if project is None:
         raise NotFound(
-            f"there is no project {workload.project!r}", hint="See `leeway spend` for the projects there are."
+            f"there is no project {workload.project!r}", hint="See `leeway project list` for those there are."
         )
     catalogue = quoting.catalogues.snapshot(session, now=now)
     facts = quoting.facts.for_project(session, project.id, now=now)

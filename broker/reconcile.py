@@ -18,8 +18,10 @@ everything else is written only under the claim's generation (`broker.claims`).
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TypeVar
 from uuid import UUID
 
 from sqlalchemy import func, select
@@ -37,6 +39,7 @@ from broker.remote import PartKind
 from broker.timeline import tell
 from broker.tools import Tools
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 # A pass takes at most this many steps, then lets others have their turn; a launch takes fewer than ten.
@@ -269,19 +272,24 @@ def _wait(run: Pass, view: View, step: Wait) -> timedelta | None:
 def read(sessions: sessionmaker[Session], lease_id: UUID) -> View:
     """The lease with its parts and attempts, detached, and the database's clock."""
     with sessions() as session:
-        lease, order, now = session.execute(
-            select(Lease, Order.state, func.clock_timestamp())
+        rows = session.execute(
+            select(Lease, Order.state, func.clock_timestamp(), Part, LaunchAttempt)
             .join(Order, Order.id == Lease.order_id)
+            .outerjoin(Part, Part.lease_id == Lease.id)
+            .outerjoin(LaunchAttempt, LaunchAttempt.part_id == Part.id)
             .where(Lease.id == lease_id)
-        ).one()
-        # By hand, as loader options cost several times as much here, and this is read before every step.
-        parts = session.scalars(select(Part).where(Part.lease_id == lease_id).order_by(Part.position)).all()
-        attempts = session.scalars(
-            select(LaunchAttempt).where(LaunchAttempt.lease_id == lease_id).order_by(LaunchAttempt.number)
+            .order_by(Part.position, LaunchAttempt.number)
         ).all()
-        set_committed_value(lease, "parts", list(parts))
-        set_committed_value(lease, "attempts", list(attempts))
+        lease, order, now = rows[0][:3]
+        # In one query, as this is read before every step.
+        set_committed_value(lease, "parts", _each(part for _, _, _, part, _ in rows))
+        set_committed_value(lease, "attempts", _each(attempt for _, _, _, _, attempt in rows))
         return View(lease, order, now)
+
+
+def _each(found: Iterable[T | None]) -> list[T]:
+    """Each once, in order, without the gaps of an outer join."""
+    return list(dict.fromkeys(thing for thing in found if thing is not None))
 
 
 def _take(run: Pass, view: View, step: Step) -> None:  # noqa: C901 - a table of steps, one line each
@@ -305,7 +313,7 @@ def _take(run: Pass, view: View, step: Step) -> None:  # noqa: C901 - a table of
         case Activate():
             activate_order(run.sessions, lease.order_id)
         case Look(server):
-            watching.look(run, lease, server)
+            watching.look(run, lease, server, asked_at=view.now)
         case Finish():
             finish_lease(run.tools, run.mine)
 

@@ -20,12 +20,13 @@ from broker.timeline import tell
 PASSING = frozenset({MachineState.BUILDING, MachineState.DELETING})
 
 
-def look(run: Pass, lease: Lease, server: Part) -> None:
-    """One look at the machine; its 404 counts as gone only where two listings missed it before."""
+def look(run: Pass, lease: Lease, server: Part, *, asked_at: datetime) -> None:
+    """One look at the machine; its 404 counts as gone only where two listings missed it before.
+
+    `asked_at`: a moment before the look, by the database's clock.
+    """
     if server.remote_id is None:
         raise ValueError(f"part {server.id} was never made")
-    with run.sessions() as session:
-        asked_at = session.scalars(select(func.clock_timestamp())).one()
     machine = run.adapter.look(server.kind, server.remote_id, deadline=run.deadline())
     if machine is None:
         _absent(run, lease, server)

@@ -102,7 +102,7 @@ def _length(value: object, field: str) -> timedelta:
         raise InvalidInput(
             field,
             f"{shown(value)} is not between 1 second and {MAX_DURATION.days} days",
-            hint="Extend the order later.",
+            hint="Write it like 3 days.",
         )
     return found
 
