@@ -409,7 +409,7 @@ def _record_findings(session: Session, turn: Turn, listing: Listing, lost: Seque
         UNKNOWN_MACHINE,
         [machine for machine in listing.machines if machine.tags is None],
         text="{kind} {name} was not made by Leeway",
-        hint="Adopt it into a project, or leave it to its owner.",
+        hint="Leave it to its owner; if it has none, delete it at the site.",
     )
 
 
