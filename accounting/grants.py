@@ -72,7 +72,11 @@ def _check(name: str, amount: Amount, period: Period) -> None:
     if not name.strip() or len(name) > _LONGEST_NAME:
         raise InvalidInput("name", f"a grant's name has 1 to {_LONGEST_NAME} characters")
     if amount.value <= 0:
-        raise InvalidInput("amount", f"{plain(amount.value)} {amount.commodity} is not more than nothing")
+        raise InvalidInput(
+            "amount",
+            f"{plain(amount.value)} {amount.commodity} is not more than nothing",
+            hint="Write it like 100 EUR.",
+        )
     if amount.value >= _LARGEST:
         raise InvalidInput("amount", f"{plain(amount.value)} {amount.commodity} is more than can be kept")
     if amount.stored() != amount:

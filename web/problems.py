@@ -226,6 +226,8 @@ def _fault(detail: Any) -> dict[str, str | None]:
             reason, hint = "is no JSON object", "Send a JSON object with Content-Type: application/json."
         case "enum" | "literal_error":
             reason, hint = f"{repeated} is not known", f"Write {context['expected']}."
+        case "string_pattern_mismatch":
+            reason, hint = "is not written as it must be", f"It must match {context['pattern']}."
         case kind if kind in _EXPECTED:
             reason = f"{repeated} is not {_EXPECTED[kind]}"
         case _:

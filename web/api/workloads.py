@@ -149,6 +149,7 @@ class Explanation(Shown):
     id: UUID
     name: str
     order_state: OrderState
+    offer: Picked
     quote: Quote
     refusals: list[Event]
 
@@ -238,6 +239,7 @@ def explain_workload(ref: str, session: Transaction) -> Explanation:
         id=view.id,
         name=view.name,
         order_state=view.order.state,
+        offer=Picked.model_validate(view.offer),
         quote=Quote.model_validate(quote),
         refusals=[Event.model_validate(event) for event in refusals],
     )

@@ -14,7 +14,7 @@ from web.cli.quote_view import show_quote
 from web.cli.workload_view import show_timeline
 from web.client.client import Client
 from web.client.errors import Problem
-from web.client.shapes import Explanation, Offer, Quote
+from web.client.shapes import Explanation, Offer, Picked, Quote
 
 EPILOG = """\b
 Examples:
@@ -32,7 +32,8 @@ def command(what: str, *, as_json: bool) -> None:
     WORKLOAD is a name or an id of `leeway ps`, QUOTE the id of a quote. A FILE (or - for standard input) is quoted as
     things are now, and nothing is kept.
     """
-    is_file = what == "-" or Path(what).is_file()
+    # No name or id has a slash: whoever writes one means a file, also where there is none.
+    is_file = what == "-" or "/" in what or Path(what).is_file()
     document = read_document(what) if is_file else ""
     since: Explanation | None = None
     with connect() as client:
@@ -43,7 +44,7 @@ def command(what: str, *, as_json: bool) -> None:
     if as_json:
         print_json(since or quote)
         return
-    _show(quote)
+    _show(quote, since)
     if since is not None:
         _show_since(since)
 
@@ -62,16 +63,27 @@ def _known(client: Client, ref: str) -> tuple[Quote, Explanation | None]:
             raise error from None
 
 
-def _show(quote: Quote) -> None:
+def _show(quote: Quote, since: Explanation | None) -> None:
     console = output.screen()
     show_quote(quote, console=console)
-    if quote["offers"]:
+    priced = quote["offers"][0] if quote["offers"] else None
+    if since is not None:
+        priced = _ordered(quote, since["offer"])
+        rank = f"rank {priced['rank']}, " if priced else ""
+        what = f"{since['offer']['name']} at {since['offer']['site']} for {output.money(since['offer']['total'])}"
+        console.print(Text(f"\n  Ordered: {rank}{output.clean(what)}", style="bold"))
+    if priced:
         console.print()
-        _show_lines(quote["offers"][0])
+        _show_lines(priced)
+
+
+def _ordered(quote: Quote, picked: Picked) -> Offer | None:
+    """The offer of the quote that was ordered."""
+    return next((o for o in quote["offers"] if (o["site"], o["offer"]) == (picked["site"], picked["name"])), None)
 
 
 def _show_lines(offer: Offer) -> None:
-    """What the first offer's price is made of."""
+    """What an offer's price is made of."""
     console = output.screen()
     console.print(Text(f"  The price of {output.clean(offer['offer'])} at {output.clean(offer['site'])}", style="bold"))
     made = output.table("for", "quantity", "unit price", "amount", right=("quantity", "unit price", "amount"))

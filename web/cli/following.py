@@ -30,6 +30,12 @@ def is_gone(item: Workload) -> bool:
     return all(machine["gone_at"] is not None for machine in item["machines"])
 
 
+def told_already(client: Client, ref: str) -> int:
+    """How long a workload's timeline is before something is asked of it: that much is no news."""
+    item = client.workload(ref)
+    return item["events_left_out"] + len(item["events"])
+
+
 def follow(
     client: Client, item: Workload, done: Callable[[Workload], bool], waiting: Waiting, *, told: int = 0
 ) -> Workload:

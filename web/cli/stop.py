@@ -9,7 +9,7 @@ import click
 
 from web.cli import output
 from web.cli.command import LeewayCommand, connect, json_option, print_json
-from web.cli.following import follow, is_gone, is_over
+from web.cli.following import follow, is_gone, is_over, told_already
 from web.cli.main import HELPS
 from web.cli.waiting import Waiting
 from web.client.client import Client
@@ -41,9 +41,10 @@ def command(workload: str, *, what: str | None, reason: str | None, wait: bool, 
     """
     how = _HOW[what or "end"]
     with connect() as client:
+        told = told_already(client, workload) if wait else 0
         item = client.stop(workload, how=how, reason=reason)
         if wait:
-            item = wait_until_stopped(client, item, how=how, is_quiet=as_json)
+            item = wait_until_stopped(client, item, how=how, is_quiet=as_json, told=told)
     if as_json:
         print_json(item)
         return
@@ -52,8 +53,8 @@ def command(workload: str, *, what: str | None, reason: str | None, wait: bool, 
     output.say(f"{item['name']} {done if wait else 'is stopping'}. Spent: {output.money(money['spent'])}.")
 
 
-def wait_until_stopped(client: Client, item: Workload, *, how: str = "end", is_quiet: bool = False) -> Workload:
-    """Follow a workload until it is over, stopped or shelved."""
+def wait_until_stopped(client: Client, item: Workload, *, how: str, is_quiet: bool, told: int) -> Workload:
+    """Follow a workload until it is over, stopped or shelved, telling what its timeline gains after `told` lines."""
     gone_since: list[float] = []
 
     def done(now: Workload) -> bool:
@@ -66,4 +67,4 @@ def wait_until_stopped(client: Client, item: Workload, *, how: str = "end", is_q
         return all(machine["state"] == _STATE[how] for machine in now["machines"] if machine["gone_at"] is None)
 
     with Waiting(f"waiting for {item['name']} to stop", is_quiet=is_quiet) as waiting:
-        return follow(client, item, done, waiting)
+        return follow(client, item, done, waiting, told=told)

@@ -53,13 +53,13 @@ def command(file: str, *, rank: int, yes: bool, wait: bool, as_json: bool) -> No
     _tell(item, is_quiet=as_json, waited=wait)
 
 
-def wait_until_up(client: Client, item: Workload, *, is_quiet: bool = False) -> Workload:
+def wait_until_up(client: Client, item: Workload, *, is_quiet: bool = False, told: int = 0) -> Workload:
     """Follow an order until it runs, or does not; Ctrl-C leaves it as it is."""
     try:
         with Waiting(f"waiting for {item['name']} to run", is_quiet=is_quiet) as waiting:
-            return follow(client, item, is_up, waiting)
+            return follow(client, item, is_up, waiting, told=told)
     except KeyboardInterrupt:
-        stands = f"the order stands; `leeway show {output.short(item['id'])}` shows it."
+        stands = f"the order stands; `leeway show {output.short(item['order']['id'])}` shows it."
         raise Interrupted(stands, title="Interrupted") from None
 
 
@@ -95,11 +95,11 @@ def _tell(item: Workload, *, is_quiet: bool, waited: bool) -> None:
         raise Failure(
             f"{item['name']} is {state}{f': {why}' if why else ''}.",
             title="It does not run",
-            hint=f"See `leeway explain {output.short(item['id'])}`; what it held is given back.",
+            hint=f"See `leeway explain {output.short(item['order']['id'])}`; what it held is given back.",
         )
     if is_quiet:
         return
-    output.say(f"{item['name']} is {state} (id {output.short(item['id'])}).")
+    output.say(f"{item['name']} is {state} (id {output.short(item['order']['id'])}).")
     for machine in item["machines"]:
         if machine["addresses"] and machine["gone_at"] is None:
             output.say(f"  {machine['name']} at {machine['site']}: {', '.join(machine['addresses'])}")

@@ -20,7 +20,7 @@ def show_list(items: Sequence[WorkloadItem], *, now: datetime, console: Console 
     """A line for each."""
     columns: dict[str, list[output.Cell]] = {
         "workload": [output.styled(item["name"], "bold") for item in items],
-        "id": [output.short(item["id"]) for item in items],
+        "id": [output.short(item["order"]["id"]) for item in items],
         "project": [item["project"] for item in items],
         "state": [output.state(summary_state(item)) for item in items],
         "site": [_join(machine["site"] for machine in _current(item)) or item["offer"]["site"] for item in items],
@@ -51,7 +51,9 @@ def show_workload(item: Workload, *, now: datetime, console: Console | None = No
     """All of one."""
     console = console or output.screen()
     console.print(
-        Text.assemble((output.clean(item["name"]), "bold"), "  ", output.state(summary_state(item)), f"  {item['id']}")
+        Text.assemble(
+            (output.clean(item["name"]), "bold"), "  ", output.state(summary_state(item)), f"  {item['order']['id']}"
+        )
     )
     facts = output.table("", "")
     facts.show_header = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from http import HTTPStatus
 from ipaddress import ip_address
 from types import TracebackType
 from typing import Any, Self, cast
@@ -153,7 +154,7 @@ class Client:
 
     def get(self, path: str, **query: str | None) -> Json:
         """Read something; tried again while the server is busy or was cut off."""
-        request = self._http.build_request("GET", path, params=_given(query))
+        request = self._request("GET", path, params=_given(query))
         return self._repeat(request, tries=_TRIES)
 
     def each(self, path: str, **query: str | None) -> Iterator[Json]:
@@ -169,8 +170,22 @@ class Client:
     def post(self, path: str, body: Mapping[str, Json] | None = None, *, key: str | None = None, **query: str) -> Json:
         """Change something. With a key it may be repeated, so it is, until there is an answer."""
         headers = {} if key is None else {"Idempotency-Key": key}
-        request = self._http.build_request("POST", path, params=query, json=body, headers=headers)
+        request = self._request("POST", path, params=query, json=body, headers=headers)
         return self._repeat(request, tries=1 if key is None else _TRIES)
+
+    def _request(self, method: str, path: str, **parts: Any) -> httpx.Request:
+        try:
+            return self._http.build_request(method, path, **parts)
+        except UnicodeEncodeError:  # bytes of the command line that are no text stay lone surrogates
+            raise Problem(
+                {
+                    "code": "invalid_input",
+                    "title": "That is no text",
+                    "detail": "Something that was given is not UTF-8.",
+                    "hint": "Write it in UTF-8.",
+                },
+                status=HTTPStatus.UNPROCESSABLE_ENTITY,
+            ) from None
 
     def _repeat(self, request: httpx.Request, *, tries: int) -> Json:
         for left in reversed(range(tries)):
@@ -213,7 +228,7 @@ def _given(query: Mapping[str, str | None]) -> dict[str, str]:
 
 def _step(text: str) -> str:
     """One step of a path: a slash in what a person typed must not lead elsewhere. A lone dot would be resolved away."""
-    return quoted(text, safe="") if text.strip(".") else "%2E" * len(text) or "%20"
+    return quoted(text, safe="", errors="surrogateescape") if text.strip(".") else "%2E" * len(text) or "%20"
 
 
 def _wished(answer: httpx.Response) -> float:

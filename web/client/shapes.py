@@ -213,6 +213,7 @@ class Explanation(TypedDict):
     id: str
     name: str
     order_state: str
+    offer: Picked
     quote: Quote
     refusals: list[Event]
 

@@ -10,6 +10,7 @@ import pytest
 
 from adapters.sandbox.profiles import DEMO_PASSWORD
 from tests.unit.cli.conftest import RATES, WORKLOAD, Leeway
+from web.client.client import Client
 
 HUGE = WORKLOAD.replace("cores: 2", "cores: 64").replace("name: trial", "name: huge")
 
@@ -154,7 +155,10 @@ def test_a_workload_is_submitted_shown_stopped_and_charged(leeway: Leeway, docum
     assert "rank 1: a1.small" in leeway.ok("explain", "trial")
     assert leeway.json("explain", "trial")["quote"]["id"] == item["quote_id"]
 
-    assert "trial is over" in leeway.ok("stop", "trial", "--reason", "seen enough")
+    done = leeway("stop", "trial", "--reason", "seen enough")
+    assert "trial is over" in done.stdout
+    assert "seen enough" in done.stderr
+    assert "the site says running" not in done.stderr, "what was before it is no news"
     over = leeway.json("show", "trial")
     assert over["order"]["state"] == "over"
     assert "seen enough" in leeway.ok("show", "trial")
@@ -171,6 +175,46 @@ def test_a_workload_is_powered_off_and_on(leeway: Leeway) -> None:
     assert "sleeper is running" in leeway.ok("start", "sleeper")
     assert leeway.json("stop", "sleeper", "--shelve")["machines"][0]["state"] == "shelved"
     assert "sleeper is over" in leeway.ok("stop", "sleeper")
+
+
+def test_explain_says_which_offer_was_ordered(leeway: Leeway) -> None:
+    leeway.ok("submit", "--yes", "--rank", "2", "-", stdin=named("dearer"))
+    shown = leeway.ok("explain", "dearer")
+    assert "Ordered: rank 2, a1.medium at aurora for 0.144 EUR" in shown
+    assert "The price of a1.medium at aurora" in shown
+    leeway.ok("stop", "dearer")
+
+
+def test_two_orders_of_one_quote_have_two_ids(leeway: Leeway) -> None:
+    quote = leeway.json("quote", "-", stdin=named("twice"))
+    with Client(leeway.place) as client:
+        orders = [client.place_order(quote["id"])["order"]["id"] for _ in range(2)]
+    for order in orders:
+        assert order[:13] in leeway.ok("ps", "--name", "twice")
+        leeway.ok("stop", order[:13])
+    assert {item["order"]["state"] for item in leeway.json("ps", "--name", "twice")} == {"over"}
+
+
+def test_what_is_no_text_is_refused_or_not_found(leeway: Leeway) -> None:
+    odd = b"\xff".decode(errors="surrogateescape")
+    assert "there is no ordered workload" in leeway("show", odd).stderr
+    for line in (("project", "add", odd, "--institution", "home"), ("ps", "--name", odd)):
+        done = leeway(*line)
+        assert done.exit_code == 1
+        assert "That is no text: Something that was given is not UTF-8." in done.stderr
+
+
+def test_explain_of_a_file_that_is_not_there_names_it(leeway: Leeway, tmp_path: Path) -> None:
+    done = leeway("explain", str(tmp_path / "missing.yaml"))
+    assert done.exit_code == 1
+    assert "missing.yaml: No such file" in done.stderr.replace("\n", "")
+
+
+def test_a_field_of_another_pattern_says_the_pattern(leeway: Leeway) -> None:
+    done = leeway("site", "add", "x", "--provider", "p", "--endpoint", "http://127.0.0.1:9", "--jurisdiction", "ZZZ",
+                  "--username", "u", "--project-name", "p", "--password-stdin", stdin="x\n")  # fmt: skip
+    assert "jurisdiction: is not written as it must be" in done.stderr
+    assert "^[A-Z]{2}$" in done.stderr
 
 
 def test_what_nobody_can_take_is_not_ordered(leeway: Leeway) -> None:
