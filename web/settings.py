@@ -89,6 +89,8 @@ def load_settings(**values: object) -> Settings:
     ours = [name for name in strange if not name.startswith(("LEEWAY_TEST_", "LEEWAY_PEERS_"))]
     if ours:
         raise SetupError(f"there is no setting {ours[0]}", hint="See docs/reference/settings.md for those there are.")
+    if os.environ.get("LEEWAY_DATA_DIR") == "":  # which would be the directory one happens to be in
+        raise SetupError("LEEWAY_DATA_DIR is empty", hint="Name a directory, or unset it for the default.")
     try:
         return Settings(**values)  # type: ignore[arg-type] # pydantic checks them
     except ValidationError as error:

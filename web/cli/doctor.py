@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +21,9 @@ from web.client.errors import ClientError
 from web.client.place import find_place
 from web.client.shapes import Diagnosis
 from web.compose import database
+from web.identity.vault import load_key
 from web.settings import Settings, load_settings
+from web.token import load_token
 
 EPILOG = """\b
 Examples:
@@ -75,6 +77,9 @@ def _python() -> Diagnosis:
 
 def _files(settings: Settings) -> Iterator[Diagnosis]:
     folder = settings.data_dir
+    if folder.exists() and not folder.is_dir():
+        yield _bad("data directory", f"{folder} is no directory", "Set LEEWAY_DATA_DIR elsewhere.")
+        return
     if not folder.is_dir():
         yield _good("data directory", f"{folder} is not there yet; `leeway serve` makes it")
         return
@@ -84,9 +89,9 @@ def _files(settings: Settings) -> Iterator[Diagnosis]:
         return
     yield _closed("data directory", folder, mode="700")
     if settings.secret_key is None and (folder / "key").exists():
-        yield _closed("vault key", folder / "key", mode="600")
+        yield _sound("vault key", folder / "key", lambda path: load_key(None, path))
     if settings.token_file.exists():
-        yield _closed("token", settings.token_file, mode="600")
+        yield _sound("token", settings.token_file, load_token)
     free = shutil.disk_usage(folder).free
     room = f"{free / 1e9:.1f} GB free in {folder}"
     if free < _LEAST_FREE_BYTES:
@@ -99,6 +104,17 @@ def _closed(step: str, path: Path, *, mode: str) -> Diagnosis:
     found = path.stat().st_mode & 0o777
     if found & 0o077:
         return _bad(step, f"{path} has mode {found:o}: others can read it", f"Run: chmod {mode} '{path}'")
+    return _good(step, str(path))
+
+
+def _sound(step: str, path: Path, load: Callable[[Path], object]) -> Diagnosis:
+    """A file that is there, read as the server will read it."""
+    try:
+        load(path)
+    except LeewayError as error:
+        return _failed(step, error)
+    except (UnicodeDecodeError, OSError) as error:
+        return _bad(step, f"{path} cannot be read: {error}", "Bring it back from the backup.")
     return _good(step, str(path))
 
 
@@ -132,7 +148,9 @@ def _server() -> Iterator[Diagnosis]:
             yield _good(f"site {site['name']}", f"{site['offers']} machine types")
         else:
             hint = next((step["hint"] for step in site["diagnosis"] if not step["ok"]), None)
-            yield _bad(f"site {site['name']}", found, hint or f"Run `leeway site check {site['name']}`.")
+            if hint is None or hint in found:  # the last contact's words hold their way out
+                hint = f"Then run `leeway site check {site['name']}`."
+            yield _bad(f"site {site['name']}", found, hint)
 
 
 def _queue(*, is_working: bool, due: int) -> Diagnosis:

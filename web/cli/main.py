@@ -7,7 +7,9 @@ stand here, and a test holds them against the commands' own.
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
+import os
 import sys
 from collections.abc import Mapping
 from typing import Final
@@ -134,6 +136,12 @@ def run(arguments: list[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
         return INTERRUPTED
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        click.echo(f"What this prints cannot be written: {error.strerror}. Free some space.", err=True)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else writing the rest fails once more at exit
+        return REFUSED
     return code if isinstance(code, int) else 0
 
 

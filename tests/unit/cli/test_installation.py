@@ -15,9 +15,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from broker.database import Database, libpq_url
+from broker.errors import SetupError
 from tests.conftest import PostgresForTests
 from tests.unit.cli.conftest import Leeway
 from web.cli.main import cli
+from web.settings import load_settings
 
 
 @pytest.fixture
@@ -101,6 +103,40 @@ def test_the_doctor_says_what_to_mend(spare: Database, tmp_path: Path) -> None:
     assert "To be mended: vault key, server" in done.stderr
     assert f"Run: chmod 600 '{tmp_path}/key'" in done.stdout
     assert "leeway serve" in done.stdout
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe"])
+def test_the_doctor_reads_key_and_token_as_the_server_will(spare: Database, tmp_path: Path, content: bytes) -> None:
+    tmp_path.chmod(0o700)
+    for name in ("key", "token"):
+        (tmp_path / name).write_bytes(content)
+        (tmp_path / name).chmod(0o600)
+    assert "To be mended: vault key, token, server" in run("doctor", folder=tmp_path, database=spare).stderr
+
+
+def test_a_data_directory_that_is_a_file_or_nothing_is_refused(
+    spare: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    done = run("doctor", folder=tmp_path / "file", database=spare)
+    assert f"{tmp_path}/file is no directory" in "".join(line.strip() for line in done.stdout.splitlines())
+    monkeypatch.setenv("LEEWAY_DATA_DIR", "")
+    with pytest.raises(SetupError, match="LEEWAY_DATA_DIR is empty"):
+        load_settings()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")
+def test_output_that_cannot_be_written_is_told_without_a_traceback() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "web.cli.main", "--help"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "What this prints cannot be written: No space left on device. Free some space.\n"
 
 
 def test_a_misspelt_setting_is_named(spare: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
