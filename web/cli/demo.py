@@ -53,8 +53,8 @@ def command(*, tour_only: bool) -> None:
                     waiting.stop()
                     write_documents(folder)
                     Tour(client, console).show()
-                try_next(made.place, folder, console)
                 if not tour_only:
+                    try_next(made.place, folder, console)
                     _stay(made)
             finally:  # a second Ctrl-C would leave behind what the first one is ending
                 for number in _ENDING:

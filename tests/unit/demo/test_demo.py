@@ -123,6 +123,7 @@ def test_after_kill_nine_the_next_demo_starts_and_leaves_nothing(folder: Path) -
     assert again.ends() == 0, again.text
     assert "Everything is stopped." in again.text
     assert "Ctrl-C stops everything." not in again.text
+    assert "in another terminal" not in again.text, "nothing stays up to be tried"
 
 
 def test_what_no_demo_made_is_not_thrown_away(folder: Path) -> None:
