@@ -62,43 +62,56 @@ class Doors:
 def add_site(session: Session, new: NewSite, doors: Doors, *, jobs: Jobs, actor: str) -> Site:
     """Connect a site: its row, its credential (encrypted), its provider if new; a worker is woken to check and list it.
 
+    The same site again replaces its credential and settings; one that was never listed is replaced whole, as nothing
+    can be there yet.
+
     Raises:
         InvalidInput: the name, the adapter kind or the credential's fields are not right.
-        Conflict: a site of this name exists.
+        Conflict: another site has this name.
     """
     if not _NAME.fullmatch(new.name):
         raise InvalidInput("name", f"{new.name!r} is no site name", hint="Use a-z, 0-9 and dashes, at most 60.")
     if not new.endpoint.startswith(("http://", "https://")):
         raise InvalidInput("endpoint", f"{new.endpoint!r} is no address", hint="It begins with https://.")
-    if session.scalars(select(Site.id).where(Site.name == new.name)).first() is not None:
-        raise Conflict(f"there is a site {new.name!r} already", hint="Choose another name.")
+    # Two who add the same site at once take turns.
+    session.execute(select(func.pg_advisory_xact_lock(func.hashtext(f"site:{new.name}"))))
     provider = session.scalars(select(Provider).where(Provider.name == new.provider)).one_or_none()
     if provider is None:
         provider = Provider(name=new.provider, title=new.provider)
         session.add(provider)
         session.flush()
-    site = Site(
-        name=new.name,
-        provider_id=provider.id,
-        adapter=new.adapter,
-        endpoint=new.endpoint,
-        region=new.region,
-        jurisdiction=new.jurisdiction,
-        settings=dict(new.settings),
-        observe_only=new.observe_only,
-        next_listing_at=func.clock_timestamp(),
-    )
+    former = session.scalars(select(Site).where(Site.name == new.name)).one_or_none()
+    if former is not None and former.listed_at is not None and not _is_same(former, provider, new):
+        raise Conflict(
+            f"there is a site {new.name!r} already, at {former.endpoint}",
+            hint="Choose another name; to replace its credential, give its own provider, endpoint and region.",
+        )
+    site = former or Site(name=new.name)
+    site.provider_id, site.adapter, site.endpoint = provider.id, new.adapter, new.endpoint
+    site.region, site.jurisdiction, site.settings = new.region, new.jurisdiction, dict(new.settings)
+    site.observe_only, site.next_listing_at = new.observe_only, func.clock_timestamp()
     session.add(site)
     session.flush()
-    doors.adapters.open(
-        _address(site, doors.installation), new.secret
-    )  # refuses what it cannot use, before anything is kept
+    session.refresh(site)
+    # Refuses what it cannot use, before anything is kept.
+    doors.adapters.open(_address(site, doors.installation), new.secret)
     doors.vault.store(session, site.id, new.secret)
-    text = f"site {site.name} connected" + (" to observe" if site.observe_only else "")
+    text = f"site {site.name} connected" if former is None else f"site {site.name} has a new credential"
+    text += " to observe" if site.observe_only else ""
     session.add(Event(at=func.clock_timestamp(), kind="site", text=text, actor=actor, site_id=site.id))
     request_check(session, site, jobs=jobs)
     jobs.defer(session, OBSERVE, str(site.id))
     return site
+
+
+def _is_same(site: Site, provider: Provider, new: NewSite) -> bool:
+    """Whether it is the same place, so that what runs there is still ours to look after."""
+    return (site.provider_id, site.adapter, site.endpoint, site.region) == (
+        provider.id,
+        new.adapter,
+        new.endpoint,
+        new.region,
+    )
 
 
 def site_named(session: Session, name: str) -> Site:

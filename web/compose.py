@@ -139,8 +139,8 @@ def _installation(path: Path, sessions: sessionmaker[Session]) -> UUID:
 
 def _read(path: Path) -> UUID | None:
     try:
-        return UUID(path.read_text().strip())
+        return UUID(path.read_bytes().decode(errors="replace").strip())
     except FileNotFoundError:
         return None
-    except ValueError:
+    except (OSError, ValueError):
         raise SetupError(f"{path} holds no installation id", hint="Restore the file from a backup.") from None

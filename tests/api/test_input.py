@@ -198,7 +198,8 @@ def test_what_is_not_there_is_told_with_what_is_near(federation: Federation) -> 
 def test_what_is_there_already_is_a_conflict(federation: Federation, cloud: SandboxCloud) -> None:
     client = federation.client
     assert client.post(f"{API}/projects", json=PROJECT | {"name": "climate"}).status_code == 409
-    assert client.post(f"{API}/sites", json=site_document(cloud)).status_code == 409
+    elsewhere = site_document(cloud) | {"endpoint": "http://127.0.0.1:9/v3"}
+    assert client.post(f"{API}/sites", json=elsewhere).status_code == 409
     assert client.post(f"{API}/grants", json=GRANT | {"name": "first"}).status_code == 409
     changed = RATES.replace("0.04", "0.05")
     assert client.post(f"{API}/rate-cards", json={"document": changed, "format": "yaml"}).status_code == 409

@@ -96,17 +96,25 @@ def load_key(text: str | None, path: Path) -> bytes:
     """
     if text is not None:
         return _decode(text, "LEEWAY_SECRET_KEY")
-    if not path.exists():
-        write_once(path, base64.b64encode(os.urandom(_KEY_BYTES)).decode() + "\n")
-    if path.stat().st_mode & 0o077:
+    try:
+        if not path.exists():
+            write_once(path, base64.b64encode(os.urandom(_KEY_BYTES)).decode() + "\n")
+        is_open = bool(path.stat().st_mode & 0o077)
+        content = path.read_bytes()
+    except OSError as error:
+        raise SetupError(
+            f"the key file {path} cannot be used: {error.strerror}",
+            hint="Give it back to the account that runs Leeway, or bring it back from a backup.",
+        ) from None
+    if is_open:
         raise SetupError(f"the key file {path} can be read by others", hint=f"Run: chmod 600 '{path}'")
-    return _decode(path.read_text(), str(path))
+    return _decode(content.decode(errors="replace"), str(path))
 
 
 def _decode(text: str, where: str) -> bytes:
     try:
         key = base64.b64decode(text.strip(), validate=True)
-    except binascii.Error:
+    except (binascii.Error, ValueError):  # ValueError: not ASCII
         key = b""
     if len(key) != _KEY_BYTES:
         raise SetupError(

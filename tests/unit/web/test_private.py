@@ -33,6 +33,11 @@ def test_the_key_is_made_once_and_refused_when_it_is_none(tmp_path: Path) -> Non
     path.write_text("")
     with pytest.raises(SetupError, match="32 random bytes"):
         load_key(None, path)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(SetupError, match="32 random bytes"):
+        load_key(None, path)
+    with pytest.raises(SetupError, match="cannot be used"):
+        load_key(None, tmp_path)
     with pytest.raises(SetupError, match="LEEWAY_SECRET_KEY"):
         load_key("abc", path)
     assert load_key(base64.b64encode(b"k" * 32).decode(), path) == b"k" * 32

@@ -1,0 +1,88 @@
+"""Connecting sites: a wrong credential can be mended, and another site's name cannot be taken."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from sqlalchemy.orm import Session, sessionmaker
+
+from adapters.sandbox.profiles import DEMO_PASSWORD, aurora, borealis
+from broker.errors import Conflict, InvalidInput, SiteDenied
+from broker.inventory import observe, take_turn
+from broker.models.federation import Site
+from broker.models.leases import LeaseState
+from broker.remote import Secret
+from broker.sites import NewSite, add_site, check_site, site_named
+from tests.world import World, aurora_prices, make_world, quick
+
+
+def described(world: World, name: str, *, password: str = DEMO_PASSWORD) -> NewSite:
+    cloud = world.clouds[name]
+    fields = {
+        "username": "leeway",
+        "password": password,
+        "project_name": cloud.config.projects[0].name,
+        "user_domain_name": "Default",
+        "project_domain_name": "Default",
+    }
+    return NewSite(
+        name=name,
+        provider=name,
+        adapter="sandbox",
+        endpoint=cloud.auth_url,
+        region=cloud.config.region,
+        secret=Secret(fields),
+        jurisdiction="EE",
+    )
+
+
+def add(world: World, new: NewSite) -> Site:
+    with world.sessions.begin() as session:
+        return add_site(session, new, world.doors, jobs=world.jobs, actor="tests")
+
+
+def test_a_site_with_a_wrong_password_is_mended_by_adding_it_again(sessions: sessionmaker[Session]) -> None:
+    with make_world(sessions, quick(aurora())) as world:
+        site = add(world, described(world, "aurora", password="wrong"))
+        turn = take_turn(world.tools, site.id)
+        assert turn is not None
+        with pytest.raises(SiteDenied):
+            observe(world.tools, turn)
+
+        assert add(world, described(world, "aurora")).id == site.id
+        world.observe(site.id)
+        check_site(world.tools, site.id)
+        with world.sessions() as session:
+            mended = site_named(session, "aurora")
+            assert mended.trouble is None
+            assert all(step["ok"] for step in mended.diagnosis)
+
+
+def test_the_credential_of_a_site_that_is_used_can_be_replaced_and_its_machines_stay(world: World) -> None:
+    order = world.order()
+    (lease_id,) = world.leases(order)
+    world.until_running(lease_id)
+
+    add(world, described(world, "aurora"))
+
+    world.observe(world.view(lease_id).lease.site_id)
+    assert world.work(lease_id).lease.state is LeaseState.RUNNING
+
+
+def test_the_name_of_a_site_that_is_used_cannot_be_taken(sessions: sessionmaker[Session]) -> None:
+    with make_world(sessions, quick(aurora()), quick(borealis())) as world:
+        site_id = world.connect(world.clouds["aurora"], prices=aurora_prices())
+        other = replace(described(world, "borealis"), name="aurora")
+        with pytest.raises(Conflict, match="already"):
+            add(world, other)
+        with world.sessions() as session:
+            assert session.get_one(Site, site_id).endpoint == world.clouds["aurora"].auth_url
+
+
+def test_what_cannot_be_used_leaves_the_former_credential(world: World) -> None:
+    with pytest.raises(InvalidInput):
+        add(world, replace(described(world, "aurora"), secret=Secret({"username": "leeway"})))
+    with world.sessions() as session:
+        site_id = site_named(session, "aurora").id
+    world.observe(site_id)
