@@ -33,11 +33,11 @@ from web.settings import load_settings
 from web.worker import observe_site
 
 ORDERS = 100
-ROUNDS = 3
+ROUNDS = 5
 
 
 def orders() -> Figures:
-    """Three rounds; the best counts."""
+    """Five rounds; the best counts."""
     with (
         tempfile.TemporaryDirectory() as folder,
         cloud_process(roomy(), Path(folder)) as cloud,

@@ -48,7 +48,7 @@ def serving() -> Figures:
 
 @contextmanager
 def _server(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], str, str]]:
-    environment = {**os.environ, "LEEWAY_DATA_DIR": str(folder), "LEEWAY_PORT": "0"}
+    environment = {**os.environ, "LEEWAY_DATA_DIR": str(folder), "LEEWAY_PORT": "0", "LEEWAY_LOG_LEVEL": "WARNING"}
     process = subprocess.Popen([*LEEWAY, "serve"], env=environment, stdout=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 90
