@@ -50,6 +50,10 @@ class CloudAdapter(Protocol):
         """The longest time between a request's acceptance and its thing showing in a search."""
         ...
 
+    def scope(self, *, deadline: Deadline) -> str:
+        """The credential scope, as `listing` names it: a 404 of another scope says nothing about what is in this one."""
+        ...
+
     def check(self, *, deadline: Deadline) -> Sequence[Diagnosis]:
         """Try the credential step by step; a refusal is a diagnosis here, not an error."""
         ...
@@ -115,6 +119,15 @@ class Shelves(Protocol):
     def shelve(self, remote_id: str, *, deadline: Deadline) -> None: ...
 
     def unshelve(self, remote_id: str, *, deadline: Deadline) -> None: ...
+
+
+@runtime_checkable
+class Endings(Protocol):
+    """Capability.ENDINGS: the site remembers when a machine that is gone was deleted."""
+
+    def ended_at(self, remote_id: str, *, since: datetime, deadline: Deadline) -> datetime | None:
+        """When it ended, by the site's own word; None where the site no longer says. `since`: when it was last seen."""
+        ...
 
 
 class Adapters(Protocol):

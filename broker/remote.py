@@ -60,6 +60,7 @@ class Capability(Flag):
     NONE = 0
     POWER = auto()
     SHELVE = auto()
+    ENDINGS = auto()
 
 
 @dataclass(frozen=True, slots=True)

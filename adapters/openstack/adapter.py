@@ -61,6 +61,9 @@ class OpenStack:
         self._launcher = Launcher(self._session, self._networks)
         self.settle_time = timedelta(seconds=seconds_in(site.settings, "settle_time", default=30, least=0))
 
+    def scope(self, *, deadline: Deadline) -> str:
+        return inventory.scope(self._session, deadline)
+
     def check(self, *, deadline: Deadline) -> Sequence[Diagnosis]:
         return check(self._session, deadline)
 

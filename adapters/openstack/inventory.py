@@ -181,6 +181,11 @@ def _find_servers(session: Session, lease: UUID, port_id: str | None, deadline: 
 # --- everything --------------------------------------------------------------------------------------------------
 
 
+def scope(session: Session, deadline: Deadline) -> str:
+    """Region and project: what the credential can see at all."""
+    return f"{session.site.region or ''}/{session.token(deadline).project_id}"
+
+
 def listing(session: Session, deadline: Deadline) -> Listing:
     """All servers of the project; of the other parts those that carry a name or tags of Leeway's.
 
@@ -203,7 +208,7 @@ def listing(session: Session, deadline: Deadline) -> Listing:
         )
         machines = session.all(servers, "servers", read_server, deadline)
     return Listing(
-        scope=f"{session.site.region or ''}/{token.project_id}",
+        scope=scope(session, deadline),
         machines=tuple(machines),
         parts=tuple(part for found in parts for part in found.result()),
     )

@@ -13,7 +13,11 @@ from broker.models.base import Base, Id, Name, Time
 
 
 class Installation(Base):
-    """The one row that says which Leeway this database belongs to; the same id lies outside the database."""
+    """The one row that says which Leeway this database belongs to; the same id lies outside the database.
+
+    `imprint` says which copy of the database this is: where it is not the living database's own, the rows come out of a
+    backup (`broker.restored`). While `observing_since` is set nothing is started, changed or deleted at any site.
+    """
 
     __tablename__ = "installations"
     __table_args__ = (CheckConstraint("only_one", name="only_one"),)
@@ -21,6 +25,9 @@ class Installation(Base):
     only_one: Mapped[bool] = mapped_column(primary_key=True, default=True)
     installation_id: Mapped[UUID]
     made_at: Mapped[Time]
+    imprint: Mapped[str | None]  # None: of a time before imprints; the next start writes it
+    observing_since: Mapped[datetime | None]
+    observing_reason: Mapped[str | None]
 
 
 class Institution(Base):

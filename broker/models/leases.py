@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint, text
+from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint, false, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from broker.models.base import Base, Id, Time, choice
@@ -67,6 +67,7 @@ class Lease(Base):
     made_at: Mapped[Time]
     started_at: Mapped[datetime | None]  # first seen running, by the site's word where it has one
     ends_at: Mapped[Time]
+    grace: Mapped[timedelta | None]  # after its end it stays off so long before it is deleted, paid by the hold
     gone_at: Mapped[datetime | None]
     stop_reason: Mapped[str | None]
     failure: Mapped[str | None]  # why the site could not give the machine; None once it ran
@@ -80,6 +81,10 @@ class Lease(Base):
     seen_at: Mapped[datetime | None]  # start of the last listing or look that showed the machine
     missing_since: Mapped[datetime | None]  # start of the first complete listing that did not
     is_missing: Mapped[bool] = mapped_column(default=False)  # two listings agree; a look decides
+    scope: Mapped[str | None]  # the credential scope its parts are in; another scope's 404 proves nothing
+    must_find: Mapped[bool] = mapped_column(
+        server_default=false()
+    )  # after a restore: parts may exist of which no row tells
     settled_at: Mapped[datetime | None]  # when accounting had nothing left to do for it
 
     parts: Mapped[list[Part]] = relationship(lazy="raise", order_by="Part.position")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ForeignKey
+from sqlalchemy import ForeignKey, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from broker.models.base import Base, Id, Name
@@ -30,3 +31,4 @@ class Project(Base):
     title: Mapped[Name]
     institution_id: Mapped[UUID] = mapped_column(ForeignKey("institutions.id"))
     pi_id: Mapped[UUID | None] = mapped_column(ForeignKey("persons.id"))
+    contacts: Mapped[list[Any]] = mapped_column(default=list, server_default=text("'[]'"))  # e-mail addresses

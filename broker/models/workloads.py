@@ -98,6 +98,7 @@ class Order(Base):
     members: Mapped[int]
     duration: Mapped[timedelta]
     placed_at: Mapped[Time]
+    held_until: Mapped[datetime | None]  # the money lasts until then, and for stopping after it; None: to the end
     ended_at: Mapped[datetime | None]
     reason: Mapped[str | None]  # why it was returned or stopped
     idempotency_key: Mapped[str | None]

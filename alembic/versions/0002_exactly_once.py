@@ -1,0 +1,63 @@
+"""Exactly once: which copy of the database this is, the stop ladder, rolling holds, messages to people."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+
+# Every new column may be left out by the code of the version before.
+def upgrade() -> None:
+    op.add_column("installations", sa.Column("imprint", sa.String(), nullable=True))
+    op.add_column("installations", sa.Column("observing_since", sa.DateTime(timezone=True), nullable=True))
+    op.add_column("installations", sa.Column("observing_reason", sa.String(), nullable=True))
+    op.add_column("leases", sa.Column("grace", sa.Interval(), nullable=True))
+    op.add_column("leases", sa.Column("scope", sa.String(), nullable=True))
+    op.add_column("leases", sa.Column("must_find", sa.Boolean(), server_default=sa.false(), nullable=False))
+    op.add_column("orders", sa.Column("held_until", sa.DateTime(timezone=True), nullable=True))
+    op.add_column(
+        "projects",
+        sa.Column("contacts", postgresql.JSONB(astext_type=sa.Text()), server_default=sa.text("'[]'"), nullable=False),
+    )
+    op.create_table(
+        "messages",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("key", sa.String(length=200), nullable=False),
+        sa.Column("kind", sa.String(), nullable=False),
+        sa.Column("project_id", sa.Uuid(), nullable=True),
+        sa.Column("order_id", sa.Uuid(), nullable=True),
+        sa.Column("recipients", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("subject", sa.String(), nullable=False),
+        sa.Column("body", sa.String(), nullable=False),
+        sa.Column("made_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("next_try_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("sent_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("failures", sa.Integer(), nullable=False),
+        sa.Column("trouble", sa.String(), nullable=True),
+        sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name=op.f("fk_messages_project_id")),
+        sa.ForeignKeyConstraint(["order_id"], ["orders.id"], name=op.f("fk_messages_order_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_messages")),
+        sa.UniqueConstraint("key", name=op.f("uq_messages_key")),
+    )
+    op.create_index(
+        "ix_messages_due", "messages", ["next_try_at"], unique=False, postgresql_where=sa.text("sent_at IS NULL")
+    )
+
+
+def downgrade() -> None:
+    op.drop_index("ix_messages_due", table_name="messages", postgresql_where=sa.text("sent_at IS NULL"))
+    op.drop_table("messages")
+    op.drop_column("projects", "contacts")
+    op.drop_column("orders", "held_until")
+    op.drop_column("leases", "must_find")
+    op.drop_column("leases", "scope")
+    op.drop_column("leases", "grace")
+    op.drop_column("installations", "observing_reason")
+    op.drop_column("installations", "observing_since")
+    op.drop_column("installations", "imprint")
