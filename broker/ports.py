@@ -51,7 +51,7 @@ class CloudAdapter(Protocol):
         ...
 
     def scope(self, *, deadline: Deadline) -> str:
-        """The credential scope, as `listing` names it: a 404 of another scope says nothing about what is in this one."""
+        """The credential scope, as `listing` names it: a 404 of another scope proves nothing about this one."""
         ...
 
     def check(self, *, deadline: Deadline) -> Sequence[Diagnosis]:
