@@ -20,6 +20,8 @@ def upgrade() -> None:
     op.add_column("leases", sa.Column("grace", sa.Interval(), nullable=True))
     op.add_column("leases", sa.Column("scope", sa.String(), nullable=True))
     op.add_column("leases", sa.Column("must_find", sa.Boolean(), server_default=sa.false(), nullable=False))
+    op.add_column("leases", sa.Column("settle_failures", sa.Integer(), server_default=sa.text("0"), nullable=False))
+    op.add_column("leases", sa.Column("settle_trouble", sa.String(), nullable=True))
     op.add_column("orders", sa.Column("held_until", sa.DateTime(timezone=True), nullable=True))
     op.add_column(
         "projects",
@@ -55,6 +57,8 @@ def downgrade() -> None:
     op.drop_table("messages")
     op.drop_column("projects", "contacts")
     op.drop_column("orders", "held_until")
+    op.drop_column("leases", "settle_trouble")
+    op.drop_column("leases", "settle_failures")
     op.drop_column("leases", "must_find")
     op.drop_column("leases", "scope")
     op.drop_column("leases", "grace")

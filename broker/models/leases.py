@@ -86,6 +86,8 @@ class Lease(Base):
         server_default=false()
     )  # after a restore: parts may exist of which no row tells
     settled_at: Mapped[datetime | None]  # when accounting had nothing left to do for it
+    settle_failures: Mapped[int] = mapped_column(default=0, server_default=text("0"))  # of accounting, in a row
+    settle_trouble: Mapped[str | None]  # why accounting failed last
 
     parts: Mapped[list[Part]] = relationship(lazy="raise", order_by="Part.position")
     attempts: Mapped[list[LaunchAttempt]] = relationship(lazy="raise", order_by="LaunchAttempt.number", viewonly=True)
