@@ -12,7 +12,7 @@ listing does.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -25,14 +25,14 @@ from sqlalchemy.orm import Session
 
 from broker.catalogue import record_catalogue
 from broker.errors import Fenced, LeewayError, SiteDenied
-from broker.launching import record_stray
 from broker.models.federation import Site
 from broker.models.holds import QuotaHold, QuotaPool
-from broker.models.leases import LaunchAttempt, Lease, Outcome, Part, SiteListing
+from broker.models.leases import Lease, Part, SiteListing
 from broker.observations import last_observations, see
 from broker.orders import RECONCILE
 from broker.ports import CloudAdapter
 from broker.remote import Deadline, Listing, PartKind, RemoteImage, RemoteMachine, RemoteOffer, RemotePart, RemoteQuota
+from broker.strays import locked, record_strays
 from broker.timeline import Concern, raise_findings, resolve_findings, tell
 from broker.tools import Pace, Tools
 from broker.values import new_id
@@ -184,7 +184,7 @@ def _record(tools: Tools, turn: Turn, seen: Seen, *, settle: timedelta) -> None:
     lost: list[RemotePart] = []
     for some in _chunks(ours):
         with _writing(tools, turn) as session:
-            _wake(session, tools, _record_strays(session, turn, some, lost=lost))
+            _wake(session, tools, record_strays(session, turn.site_id, some, lost=lost, started_at=turn.started_at))
     with _writing(tools, turn) as session:
         _record_findings(session, turn, listing, lost)
         _finish(session, turn, listing, tools.pace)
@@ -305,25 +305,12 @@ def _servers(session: Session, turn: Turn) -> dict[UUID, str]:
     return {lease_id: remote_id for lease_id, remote_id in found if remote_id is not None}
 
 
-def _locked(session: Session, lease_ids: Collection[UUID]) -> list[Lease]:
-    """Leases in the order of their ids, as `stop_order` locks them: no deadlock."""
-    return list(
-        session.scalars(
-            select(Lease)
-            .where(Lease.id.in_(lease_ids))
-            .order_by(Lease.id)
-            .with_for_update(key_share=True)
-            .execution_options(populate_existing=True)
-        )
-    )
-
-
 def _record_presence(
     session: Session, turn: Turn, found: Mapping[UUID, RemoteMachine | None], *, settle: timedelta
 ) -> set[UUID]:
     """Every live lease whose machine is made is either in the listing or missing from it; returns whom to wake."""
     woken = set()
-    leases = [lease for lease in _locked(session, found) if lease.gone_at is None]
+    leases = [lease for lease in locked(session, found) if lease.gone_at is None]
     last = last_observations(session, found)
     present = [lease.id for lease in leases if found[lease.id] is not None]
     session.execute(
@@ -345,52 +332,6 @@ def _record_presence(
             tell(session, lease, "missing", "two complete listings did not show the machine")
             woken.add(lease.id)
     return woken
-
-
-def _record_strays(session: Session, turn: Turn, ours: Sequence[RemotePart], *, lost: list[RemotePart]) -> set[UUID]:
-    """Things with our tags that no live part accounts for: duplicates and leftovers are to be deleted, by reconcile.
-
-    Those that no lease is known for are added to `lost`.
-    """
-    wanted = {thing.tags.lease for thing in ours if thing.tags is not None}
-    known = {lease.id: lease for lease in _locked(session, wanted)}
-    parts: dict[tuple[UUID, PartKind], Part] = {}
-    for part in session.scalars(
-        select(Part).where(Part.lease_id.in_(wanted)).execution_options(populate_existing=True)
-    ):
-        parts[part.lease_id, part.kind] = part
-    # Two sites may share an account, and see each other's things.
-    elsewhere = {part.remote_id for part in parts.values() if known[part.lease_id].site_id != turn.site_id}
-    woken = set()
-    for thing in ours:
-        lease = known.get(thing.tags.lease) if thing.tags is not None else None
-        if lease is None or lease.site_id != turn.site_id:
-            if thing.remote_id not in elsewhere:
-                lost.append(thing)
-            continue
-        found = parts.get((lease.id, thing.kind))
-        if found is None:
-            lost.append(thing)
-        elif found.remote_id is None and lease.gone_at is None:
-            woken.add(lease.id)  # an open attempt made it: reconcile will find it
-        elif found.remote_id != thing.remote_id or found.gone_at is not None:
-            if found.gone_at is not None and found.gone_at >= turn.started_at:
-                continue  # it went after the listing began
-            if not _is_discarded(session, found, thing.remote_id):
-                record_stray(session, found, thing.remote_id, outcome=Outcome.DISCARD)
-                tell(session, lease, "discard", f"a leftover {thing.kind} will be deleted", remote_id=thing.remote_id)
-            woken.add(lease.id)
-    return woken
-
-
-def _is_discarded(session: Session, part: Part, remote_id: str) -> bool:
-    """True where an earlier listing said so already, and the deletion is under way."""
-    attempt = exists().where(
-        LaunchAttempt.part_id == part.id,
-        LaunchAttempt.remote_id == remote_id,
-        LaunchAttempt.outcome == Outcome.DISCARD,
-    )
-    return session.scalars(select(attempt)).one()
 
 
 def _record_findings(session: Session, turn: Turn, listing: Listing, lost: Sequence[RemotePart]) -> None:

@@ -1,4 +1,4 @@
-"""The remote half of a step: make a part, find out what an open attempt made, delete a part or what an attempt lost.
+"""The remote half of a step towards a machine: make a part, find out what an open attempt made.
 
 Each function is one remote conversation between two transactions: none is held open while a site answers.
 """
@@ -13,19 +13,20 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from broker.claims import Claim, claimed_at, wake, writing
-from broker.errors import SiteConflict, SiteError, SiteRefused, SiteUnknown
-from broker.models.audit import Event
-from broker.models.leases import OPEN, LaunchAttempt, Lease, LeaseState, Outcome, Part
-from broker.observations import see_gone
+from broker.errors import SiteConflict, SiteDenied, SiteError, SiteRefused, SiteUnknown
+from broker.models.leases import OPEN, Desired, LaunchAttempt, Lease, Outcome, Part
 from broker.ports import CloudAdapter
-from broker.remote import Deadline, Fence, MachineSpec, PartKind, RemotePart, Tags
+from broker.remote import Deadline, Fence, MachineSpec, MachineState, PartKind, RemoteMachine, RemotePart, Tags
 from broker.timeline import Concern, close_finding, raise_finding, tell
 from broker.tools import Timing, Tools
 from broker.values import new_id
 
 STUCK_FINDING = "lease_stuck"
+UNKNOWN_FINDING = "launch_unknown"
 # So many requests for one part without a clear answer, and a person is told.
 UNCLEAR = 3
+# Where no fence holds, so many settle times pass before an unknown outcome counts as nothing (ADR 0008).
+UNFENCED = 3
 
 
 @dataclass(slots=True)
@@ -41,6 +42,7 @@ class Pass:
     done: set[UUID] = field(default_factory=set)
     look_in: timedelta | None = None
     trouble: SiteError | None = None
+    scope: str | None = None
 
     @property
     def sessions(self) -> sessionmaker[Session]:
@@ -72,10 +74,22 @@ class Pass:
         self.later(key, min(after / 4, self.timing.last_look))
 
 
+def require_scope(run: Pass, lease: Lease) -> None:
+    """Refuse to ask with a credential that cannot see the lease's parts: its 404 would say nothing about them."""
+    if run.scope is None:
+        run.scope = run.adapter.scope(deadline=run.deadline())
+    if lease.scope not in (None, run.scope):
+        raise SiteDenied(
+            f"the site's credential opens another project ({run.scope}) than the one that this is in ({lease.scope})",
+            hint="Give the site a credential of that project until what runs there has ended.",
+        )
+
+
 def plan(run: Pass, lease: Lease) -> None:
-    """Write down the parts that the site's way of making a machine needs."""
+    """Write down the parts that the site's way of making a machine needs, and which credential scope they are in."""
     specs = run.adapter.plan(MachineSpec(**lease.spec))
     with writing(run.sessions, run.mine) as (session, row):
+        row.scope = run.scope
         for position, spec in enumerate(specs):
             session.add(
                 Part(
@@ -86,6 +100,19 @@ def plan(run: Pass, lease: Lease) -> None:
                     is_harmless=spec.is_harmless,
                 )
             )
+
+
+def find(run: Pass, lease: Lease, part: Part) -> None:
+    """Find whatever was made for a part that the rows do not know of."""
+    _adopt(run, lease, part)
+    run.done.add(part.id)
+
+
+def found(run: Pass) -> None:
+    """Every part was searched for; the rest of the pass may make and delete."""
+    with writing(run.sessions, run.mine) as (_, row):
+        row.must_find = False
+    run.done.clear()
 
 
 def close_stuck(session: Session, key: UUID) -> None:
@@ -115,7 +142,7 @@ def tell_stuck(session: Session, lease: Lease, why: str, *, hint: str, now: date
 def make(run: Pass, lease: Lease, part: Part) -> None:
     """Commit an attempt, send its request, write down what came of it."""
     if any(attempt.part_id == part.id for attempt in lease.attempts) and _adopt(run, lease, part):
-        return
+        return  # late, but there
     # The monotonic clock is read before the row's `give_up_at` is set, so the request never goes out after it.
     deadline = run.deadline()
     attempt = _open_attempt(run, lease, part)
@@ -124,15 +151,16 @@ def make(run: Pass, lease: Lease, part: Part) -> None:
         remote_id = run.adapter.make(
             part.kind, MachineSpec(**lease.spec), tags=tags, made=_made(lease), deadline=deadline
         )
-    except SiteUnknown as error:
-        _close(run, attempt, Outcome.UNKNOWN, error)
-        run.later(attempt.id, run.timing.first_look)
+    except (SiteUnknown, SiteConflict) as error:
+        # A conflict says that the fence held: another request for this part has made something, seen or not. It is no
+        # refusal of the offer, and nobody knows yet what it was.
+        is_open = isinstance(error, SiteUnknown) or part.fence is not Fence.NONE
+        _close(run, attempt, Outcome.UNKNOWN if is_open else Outcome.REFUSED, error)
+        if is_open:
+            run.later(attempt.id, run.timing.first_look)
         return
     except SiteError as error:
         _close(run, attempt, Outcome.REFUSED, error)
-        # A conflict says that the fence held: something of ours may have the name or the part. Look at once.
-        if isinstance(error, SiteConflict) and _adopt(run, lease, part):
-            return
         if not isinstance(error, SiteRefused):
             raise  # denied or busy: about us, not about the offer
         return
@@ -181,6 +209,7 @@ def _win(run: Pass, attempt_id: UUID, part: Part, remote_id: str) -> bool:
             .where(LaunchAttempt.id == attempt_id)
             .values(remote_id=remote_id, outcome=Outcome.CREATED if won else Outcome.DISCARD, resolved_at=now)
         )
+        close_finding(session, UNKNOWN_FINDING, str(attempt_id))
         if won:
             close_stuck(session, lease.id)
         else:
@@ -208,14 +237,21 @@ def _close(run: Pass, attempt: LaunchAttempt, outcome: Outcome, error: SiteError
 
 
 def resolve(run: Pass, lease: Lease, attempt: LaunchAttempt, part: Part, *, now: datetime) -> None:
-    """Look for what an open attempt made; absence counts only after `give_up_at` and the settle time."""
-    if part.remote_id is None and _adopt(run, lease, part):
+    """Look for what an open attempt made; absence counts only after `give_up_at` and the settle time.
+
+    Where no fence would stop a second machine, it is looked for three times as long, and what was not found is not
+    tried again: a person is told, and stops the lease.
+    """
+    was_found = part.remote_id is not None
+    owners = _adopt(run, lease, part)
+    if attempt.id in owners or (owners and not was_found):
         return
-    settled_at = attempt.give_up_at + run.settle
-    if now < settled_at:
-        run.later(attempt.id, min(settled_at - now, run.timing.backoff(lease.failures + 1)))
+    is_unfenced = part.fence is Fence.NONE and not part.is_harmless
+    absent_at = attempt.give_up_at + run.settle * (UNFENCED if is_unfenced else 1)
+    if now < absent_at:
+        run.later(attempt.id, min(absent_at - now, run.timing.backoff(lease.failures + 1)))
         return
-    if part.fence is Fence.NONE and not part.is_harmless:
+    if is_unfenced and lease.desired is not Desired.GONE:
         _wait_for_a_person(run, lease, attempt, part, now=now)
         return
     unclear = 1 + sum(a.part_id == part.id and a.outcome is Outcome.ABSENT for a in lease.attempts)
@@ -225,44 +261,62 @@ def resolve(run: Pass, lease: Lease, attempt: LaunchAttempt, part: Part, *, now:
             .where(LaunchAttempt.id == attempt.id, LaunchAttempt.outcome.in_(OPEN))
             .values(outcome=Outcome.ABSENT, resolved_at=func.clock_timestamp())
         )
-        if unclear >= UNCLEAR:
+        close_finding(session, UNKNOWN_FINDING, str(attempt.id))
+        if unclear >= UNCLEAR and lease.desired is not Desired.GONE:
             why = f"{unclear} requests for its {part.kind} had no clear answer, and nothing was made ({attempt.error})"
             tell_stuck(session, lease, why, hint="Look at the site, or stop it and take another offer.", now=now)
 
 
 def _wait_for_a_person(run: Pass, lease: Lease, attempt: LaunchAttempt, part: Part, *, now: datetime) -> None:
-    """Nothing at the site would stop a second machine: keep looking, and after three settle times tell a person."""
-    if now >= attempt.give_up_at + 3 * run.settle:
-        with writing(run.sessions, run.mine) as (session, row):
-            concern = Concern(
-                kind="launch_unknown",
-                key=str(attempt.id),
-                text=f"the site never said whether it made the {part.kind} of {lease.project}/{lease.spec['name']}",
-                hint="Look at the site. Once it surely does not exist, stop the lease and order again.",
-                site_id=row.site_id,
-                lease_id=row.id,
-            )
-            raise_finding(session, concern, now=now)
+    """Nothing at the site would stop a second machine: keep looking, and tell a person."""
+    with writing(run.sessions, run.mine) as (session, row):
+        concern = Concern(
+            kind=UNKNOWN_FINDING,
+            key=str(attempt.id),
+            text=f"the site never said whether it made the {part.kind} of {lease.project}/{lease.spec['name']}",
+            hint="Nothing is tried again by itself: stop it (`leeway stop`) and order again. Should the machine show "
+            "up, before or after that, Leeway takes it over or deletes it.",
+            site_id=row.site_id,
+            lease_id=row.id,
+        )
+        raise_finding(session, concern, now=now)
     run.later(attempt.id, run.timing.last_look)
 
 
-def _adopt(run: Pass, lease: Lease, part: Part) -> bool:
-    """Find what earlier tries made; the first becomes the part, the others are discarded. True where one was found."""
-    found = run.adapter.find(part.kind, lease=lease.id, made=_made(lease), deadline=run.deadline())
-    mine = [thing for thing in found if thing.tags is None or thing.tags.installation == run.tools.installation]
+# Of several machines of one lease the one that is furthest is kept: two on one port end as one that runs and one in
+# ERROR.
+_FURTHEST = (MachineState.RUNNING, MachineState.STOPPED, MachineState.SHELVED, MachineState.BUILDING)
+
+
+def _adopt(run: Pass, lease: Lease, part: Part) -> set[UUID]:
+    """Find what was made for a part: one becomes the part unless it has one, the others are discarded.
+
+    Returns the attempts that made what was found.
+    """
+    things = run.adapter.find(part.kind, lease=lease.id, made=_made(lease), deadline=run.deadline())
+    mine = [thing for thing in things if thing.tags is None or thing.tags.installation == run.tools.installation]
     lost = {attempt.remote_id for attempt in lease.attempts if attempt.outcome in (Outcome.DISCARD, Outcome.GONE)}
-    mine = [thing for thing in mine if thing.remote_id not in lost]
+    mine = sorted((thing for thing in mine if thing.remote_id not in lost), key=_rank)
+    owners = set()
     for thing in mine:
-        _win(run, _attempt_of(run, lease, part, thing), part, thing.remote_id)
-    return bool(mine)
+        attempt_id = _attempt_of(run, lease, part, thing)
+        _win(run, attempt_id, part, thing.remote_id)
+        owners.add(attempt_id)
+    return owners
+
+
+def _rank(thing: RemotePart) -> int:
+    state = thing.state if isinstance(thing, RemoteMachine) else None
+    return _FURTHEST.index(state) if state in _FURTHEST else len(_FURTHEST)
 
 
 def _attempt_of(run: Pass, lease: Lease, part: Part, thing: RemotePart) -> UUID:
-    """The attempt that made a thing: by its tag, else the open one, else a row for it is added."""
+    """The attempt that made a thing: the one with its id, by its tag, else the open one, else a row for it is added."""
     tries = [attempt for attempt in lease.attempts if attempt.part_id == part.id]
-    free = [attempt for attempt in tries if attempt.remote_id in (None, thing.remote_id)]
+    known = [attempt for attempt in tries if attempt.remote_id == thing.remote_id]
+    free = [attempt for attempt in tries if attempt.remote_id is None]
     tagged = [attempt for attempt in free if thing.tags is not None and attempt.id == thing.tags.attempt]
-    chosen = tagged or [attempt for attempt in free if attempt.outcome in OPEN]
+    chosen = known or tagged or [attempt for attempt in free if attempt.outcome in OPEN]
     if chosen:
         chosen[0].remote_id = thing.remote_id
         return chosen[0].id
@@ -301,76 +355,3 @@ def record_stray(session: Session, part: Part, remote_id: str, *, outcome: Outco
 
 def _made(lease: Lease) -> dict[PartKind, str]:
     return {part.kind: part.remote_id for part in lease.parts if part.remote_id is not None and part.gone_at is None}
-
-
-# --- deleting ----------------------------------------------------------------------------------------------------
-
-
-def discard(run: Pass, attempt: LaunchAttempt, part: Part) -> None:
-    """Delete what an attempt made beside the part."""
-    if attempt.remote_id is None:
-        raise ValueError(f"attempt {attempt.id} is to be discarded and has no remote id")
-    try:
-        is_gone = _delete(run, part.kind, attempt.remote_id, made_at=attempt.resolved_at)
-    except SiteError as error:
-        # A leftover that cannot be deleted must not keep the lease from its end: the rest of the pass goes on.
-        run.done.add(attempt.id)
-        run.trouble = run.trouble or error
-        return
-    if not is_gone:
-        _wait_until_gone(run, attempt.id, part, since=attempt.resolved_at, finding=attempt.id)
-        return
-    with run.sessions.begin() as session:
-        close_stuck(session, attempt.id)
-        session.execute(update(LaunchAttempt).where(LaunchAttempt.id == attempt.id).values(outcome=Outcome.GONE))
-
-
-def remove(run: Pass, lease: Lease, part: Part) -> None:
-    """Delete a part of the lease; it is gone when the site says so."""
-    if part.remote_id is None:
-        raise ValueError(f"part {part.id} was never made")
-    is_machine = part.kind is PartKind.SERVER
-    if is_machine and lease.state is not LeaseState.DELETING:
-        with writing(run.sessions, run.mine) as (session, row):
-            row.state = LeaseState.DELETING
-            tell(session, row, "stop", f"deleting the machine: {row.stop_reason or 'no longer wanted'}")
-    # A machine that was ever seen does show: its 404 needs no settle time.
-    made_at = None if is_machine and lease.seen_at is not None else part.made_at
-    if not _delete(run, part.kind, part.remote_id, made_at=made_at):
-        with run.sessions() as session:
-            asked_at: datetime | None = session.scalars(
-                select(func.max(Event.at)).where(Event.lease_id == lease.id, Event.kind == "stop")
-            ).one()
-        _wait_until_gone(run, part.id, part, since=asked_at or part.made_at)
-        return
-    with writing(run.sessions, run.mine) as (session, row):
-        now = session.scalars(select(func.clock_timestamp())).one()
-        session.execute(update(Part).where(Part.id == part.id).values(gone_at=now))
-        if is_machine:
-            see_gone(session, row, seen_at=now, ended_at=now, is_estimated=False)
-
-
-def _wait_until_gone(run: Pass, key: UUID, part: Part, *, since: datetime | None, finding: UUID | None = None) -> None:
-    """The site was asked to delete it at `since`: look again, ever more rarely, and tell a person when it drags on."""
-    with run.sessions.begin() as session:
-        now = session.scalars(select(func.clock_timestamp())).one()
-        after = now - (since or now)
-        if after > run.timing.patience:
-            why = f"the site was asked {after // timedelta(minutes=1)} minutes ago to delete its {part.kind}"
-            hint = "Have the site's operator delete it; Leeway goes on looking."
-            tell_stuck(session, session.get_one(Lease, part.lease_id), why, hint=hint, now=now, key=finding)
-    run.look_ever_later(key, after=after)
-
-
-def _delete(run: Pass, kind: PartKind, remote_id: str, *, made_at: datetime | None) -> bool:
-    """Ask for deletion and look; True once the site itself says that it is gone.
-
-    A 404 soon after the making may only mean that it does not show yet, so it counts after the settle time.
-    """
-    deadline = run.deadline()
-    run.adapter.delete(kind, remote_id, deadline=deadline)
-    if run.adapter.look(kind, remote_id, deadline=deadline) is not None:
-        return False
-    with run.sessions() as session:
-        now = session.scalars(select(func.clock_timestamp())).one()
-    return made_at is None or now >= made_at + run.settle

@@ -27,11 +27,15 @@ from broker.models.workloads import Order, OrderState, Quote, QuoteOffer, Worklo
 from broker.placement import Workload
 from broker.ports import Jobs, Ledger
 from broker.quota import hold_quota, take_quota
+from broker.quotes import assumptions_of
+from broker.reckoning import Rates, Run, paid_until, runs_of, whole_hold
 from broker.remote import MachineSpec
-from broker.timeline import tell, tell_order
+from broker.restored import refuse_while_observing
+from broker.timeline import close_finding, tell, tell_order
 from broker.tools import Tools
 from broker.units import counted, show_memory
 from broker.values import Amount
+from broker.watching import FAILED_FINDING
 from broker.workloads import parse
 
 GOING_ON = (OrderState.PLACED, OrderState.ACTIVE)
@@ -58,7 +62,8 @@ def place_order(session: Session, choice: Choice, *, ledger: Ledger, jobs: Jobs,
         NoOffer: the quote has no offer of this rank.
         QuoteExpired: its prices are too old to promise.
         QuotaExhausted, GrantExhausted: other orders were faster.
-        Conflict: the idempotency key was used for another quote or offer, or the site takes no orders now.
+        Conflict: the idempotency key was used for another quote or offer, the site takes no orders now, or Leeway only
+            observes.
     """
     quote = session.get(Quote, choice.quote_id)
     if quote is None:
@@ -67,6 +72,7 @@ def place_order(session: Session, choice: Choice, *, ledger: Ledger, jobs: Jobs,
     before = _placed_before(session, row.project_id, choice)
     if before is not None:
         return before
+    refuse_while_observing(session)
     if now >= quote.expires_at:
         raise QuoteExpired(f"the quote expired at {quote.expires_at:%Y-%m-%d %H:%M} UTC", hint="Ask for a new quote.")
     picked = session.scalars(
@@ -86,12 +92,15 @@ def place_order(session: Session, choice: Choice, *, ledger: Ledger, jobs: Jobs,
         placed_at=now,
         idempotency_key=choice.idempotency_key,
     )
+    assumed = assumptions_of(quote)
+    if workload.duration > assumed.hold_window:
+        order.held_until = now + assumed.hold_window
     session.add(order)
     session.flush()
-    until = now + workload.duration
     held = Amount.of(picked.hold, picked.commodity)
     site = session.get_one(Site, picked.site_id)
     tell_order(session, order, "order", f"ordered {_words(session, picked)} at {site.name}", actor=actor)
+    until = now + assumed.held_for(workload.duration)
     tell_order(session, order, "hold", f"{held} set aside until {until:%Y-%m-%d %H:%M} UTC")
     leases = []
     for member in range(1, workload.count + 1):
@@ -156,7 +165,8 @@ def _new_lease(
         desired=Desired.RUNNING,
         state=LeaseState.PENDING,
         made_at=now,
-        ends_at=now + workload.duration,
+        ends_at=now + order.duration,
+        grace=assumptions_of(session.get_one(Quote, order.quote_id)).stop_delay,
         next_look_at=func.clock_timestamp(),
     )
     session.add(lease)
@@ -174,7 +184,7 @@ def stop_order(session: Session, order_id: UUID, *, jobs: Jobs, actor: str, reas
         raise NotFound(f"there is no order {order_id}")
     if order.state is OrderState.OVER:
         return order
-    leases = list(session.scalars(_live(order.id)))
+    leases = list(session.scalars(live_leases(order.id)))
     if order.state is OrderState.RETURNED and not leases:
         # Nothing exists and nothing is held: its person lets it go.
         order.state, order.ended_at = OrderState.OVER, func.clock_timestamp()
@@ -195,18 +205,19 @@ def set_power(session: Session, order_id: UUID, desired: Desired, *, jobs: Jobs,
     """Stop, shelve or start the machines of an order, which goes on.
 
     Raises:
-        Conflict: the order is ending or over.
+        Conflict: the order is ending or over, or Leeway only observes.
         InvalidInput: for `Desired.GONE`, which is `stop_order`'s.
     """
     if desired is Desired.GONE:
         raise InvalidInput("desired", "ending an order is another request")
+    refuse_while_observing(session)
     order = session.get(Order, order_id, with_for_update=ROW, populate_existing=True)
     if order is None:
         raise NotFound(f"there is no order {order_id}")
     if order.state not in GOING_ON:
         raise Conflict(f"the order is {order.state}", hint="Order the workload again.")
     tell_order(session, order, "power", f"asked to be {desired}", actor=actor)
-    for lease in session.scalars(_live(order.id)):
+    for lease in session.scalars(live_leases(order.id)):
         if lease.desired is not Desired.GONE:
             lease.desired = desired
             lease.next_look_at = func.clock_timestamp()
@@ -214,7 +225,8 @@ def set_power(session: Session, order_id: UUID, desired: Desired, *, jobs: Jobs,
     return order
 
 
-def _live(order_id: UUID) -> Select[Lease]:
+def live_leases(order_id: UUID) -> Select[Lease]:
+    """The order's leases that are not gone, locked in the order of their ids."""
     return (
         select(Lease)
         .where(Lease.order_id == order_id, Lease.gone_at.is_(None))
@@ -244,7 +256,7 @@ def finish_lease(tools: Tools, mine: Claim) -> None:
         order = session.get_one(Order, lease.order_id)
         workload = parse(session.get_one(WorkloadRow, order.workload_id).document)
         following = None
-        if lease.failure is not None and order.state in GOING_ON:
+        if lease.failure is not None and order.state in GOING_ON and _nothing_was_made(session, lease.id):
             following = _fail_over(session, tools, lease, workload)
         session.refresh(order, with_for_update=ROW)
         set_fenced(session, mine, gone_at=func.clock_timestamp(), state=LeaseState.GONE)
@@ -259,6 +271,7 @@ def finish_lease(tools: Tools, mine: Claim) -> None:
         )
         tell(session, lease, "gone", "nothing of it is left at the site")
         close_stuck(session, lease.id)
+        close_finding(session, FAILED_FINDING, str(lease.id))
         if lease.failure is None or order.state not in GOING_ON:
             return
         if following is None:
@@ -277,6 +290,21 @@ def _has_left(session: Session, lease_id: UUID) -> bool:
     parts = exists().where(Part.lease_id == lease_id, Part.remote_id.is_not(None), Part.gone_at.is_(None))
     tries = exists().where(LaunchAttempt.lease_id == lease_id, LaunchAttempt.outcome.in_((*OPEN, Outcome.DISCARD)))
     return session.scalars(select(or_(parts, tries))).one()
+
+
+def _nothing_was_made(session: Session, lease_id: UUID) -> bool:
+    """Whether the site itself said of every request for the machine that it made nothing, or showed its end.
+
+    A request whose outcome never became known (ABSENT) may still make a machine, however unlikely; no fence of this
+    site would stop one at another.
+    """
+    unclear = exists().where(
+        LaunchAttempt.lease_id == lease_id,
+        LaunchAttempt.part_id == Part.id,
+        ~Part.is_harmless,
+        LaunchAttempt.outcome == Outcome.ABSENT,
+    )
+    return not session.scalars(select(unclear)).one()
 
 
 def _return(session: Session, order: Order, lease: Lease) -> None:

@@ -7,31 +7,46 @@ Why nothing is made twice. Before a request goes out, its attempt is committed (
 part. If the process dies, or the site answers unclearly, the attempt stays open, and an open attempt has one way
 forward: look for what it may have made. The request is never sent after `give_up_at`, and what was accepted by then
 shows within the settle time; so from `give_up_at + settle` on, what does not show is ABSENT and may be tried again.
-Where a late thing shows up all the same, the part's `remote_id` decides: it is set once, by compare-and-set, and what
-lost is marked DISCARD and deleted until seen gone. On fence NONE nothing would stop a second machine at the site, so
-there the unknown is never retried: it becomes a finding.
+
+Should that reckoning fail (a process frozen between its last look at the clock and the sending; a site slower to show
+than it says), the fence holds at the site: NAME and TOKEN give no second machine, of two machines on one PART only one
+runs. On fence NONE nothing would hold, so there the unknown is never retried: it becomes a finding, and a person's stop
+ends it. Here the part's `remote_id` decides: it is set once, by compare-and-set, and what lost is marked DISCARD and
+deleted until seen gone. Who finds the id that is there already has won too, and deletes nothing.
+
+The next offer is tried elsewhere only when nothing can exist here: every request for the machine was refused with an
+answer that means "nothing was made", or its machine was seen gone. One that is merely ABSENT sends the order back to
+its person (`broker.orders.finish_lease`): a second site has no fence against the first.
 
 Why nothing is lost. An id is written into the attempt by whoever learns it, even by a worker that lost its claim;
-everything else is written only under the claim's generation (`broker.claims`).
+everything else is written only under the claim's generation (`broker.claims`). And what no row knows of (an answer that
+died with its process, rows that a restored backup lacks) carries the lease's name and tags, by which it is found: by
+Resolve, by Find, and by the site's next listing (`broker.inventory`).
+
+If the process dies
+    before an attempt is committed    nothing was asked for; the next pass does it
+    after that, before the answer     the attempt is open: Resolve
+    after the answer                  the same: what was made is found by name, tag or part, and adopted
+    while deleting                    the part has its id and is not gone: Remove or Discard ask again, and look
+    between any two other lines       the claim runs out, and the next pass reads the same rows
+If it freezes and wakes up late, its writes meet another generation and stop (Fenced); what it sent meets the fence.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TypeVar
 from uuid import UUID
 
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session, sessionmaker
-from sqlalchemy.orm.attributes import set_committed_value
 
-from broker import launching, watching
+from broker import launching, removing, watching
 from broker.claims import Claim, claim, release, writing
 from broker.errors import Fenced, SiteBusy, SiteDenied, SiteError
 from broker.launching import Pass
+from broker.lease_view import View, read
 from broker.models.leases import OPEN, Desired, LaunchAttempt, Lease, LeaseState, Outcome, Part
 from broker.models.workloads import Order, OrderState
 from broker.orders import activate_order, finish_lease
@@ -48,6 +63,8 @@ STEPS = 30
 STUCK = 8
 # A lease that is over is offered to accounting again this often, until it is settled.
 UNSETTLED = timedelta(minutes=1)
+# A lease at a site that is only observed is offered again this often: it may be brokered again.
+OBSERVING = timedelta(minutes=1)
 # Refusals that are about us or the moment, not about the offer: the same request may be sent again.
 TRY_AGAIN = frozenset({SiteBusy.code, SiteDenied.code})
 
@@ -74,6 +91,18 @@ class Resolve:
 
     attempt: LaunchAttempt
     part: Part
+
+
+@dataclass(frozen=True, slots=True)
+class Find:
+    """The rows come out of a backup: find what else was made for a part, before anything is done."""
+
+    part: Part
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """All parts were searched for: from here on the lease is like any other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +133,7 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The end date has come."""
+    """Its time is over, and so is the grace after it: the machine goes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +143,10 @@ class Activate:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """Look at the machine, and bring its power state to what is desired."""
+    """Look at the machine, and bring its power state to `power`."""
 
     server: Part
+    power: Desired
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,23 +156,9 @@ class Wait:
     time: timedelta | None
 
 
-Step = Plan | Discard | Resolve | Make | GiveUp | Remove | Finish | End | Activate | Look | Wait
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """The lease as one transaction read it. `now` is the database's clock."""
-
-    lease: Lease
-    order: OrderState
-    now: datetime
-
-    def last_attempt(self, part: Part) -> LaunchAttempt | None:
-        """The newest try at making the part that was not thrown away."""
-        tries = [
-            a for a in self.lease.attempts if a.part_id == part.id and a.outcome not in (Outcome.DISCARD, Outcome.GONE)
-        ]
-        return tries[-1] if tries else None
+Step = Find | Found | Plan | Discard | Resolve | Make | GiveUp | Remove | Finish | End | Activate | Look | Wait
+# Steps that need no site: they are taken also while it is away.
+OURS = (Found, GiveUp, End, Activate, Finish)
 
 
 def decide(view: View, done: frozenset[UUID]) -> Step:
@@ -150,21 +166,37 @@ def decide(view: View, done: frozenset[UUID]) -> Step:
 
     The order is the argument: first what should not exist, then what may exist, and only then something new.
     """
+    first = _before_anything_new(view, done)
+    if first is not None:
+        return first
+    return _towards_gone(view.lease, done) if view.lease.desired is Desired.GONE else _towards_running(view, done)
+
+
+def _before_anything_new(view: View, done: frozenset[UUID]) -> Step | None:  # noqa: PLR0911 - line by line
     lease = view.lease
+    if view.observes and lease.settled_at is None:
+        return Wait(OBSERVING)
+    if lease.must_find and lease.gone_at is None:
+        return _towards_found(lease, done)
     parts = {part.id: part for part in lease.parts}
     for attempt in lease.attempts:
         if attempt.outcome is Outcome.DISCARD and attempt.id not in done:
             return Discard(attempt, parts[attempt.part_id])
     if lease.gone_at is not None:
         return Wait(None if lease.settled_at is not None else UNSETTLED)
-    if lease.desired is not Desired.GONE and view.now >= lease.ends_at:
+    if lease.desired is not Desired.GONE and view.now >= view.deleted_at:
         return End()
     for attempt in lease.attempts:
         if attempt.outcome in OPEN:
             return Wait(None) if attempt.id in done else Resolve(attempt, parts[attempt.part_id])
-    if lease.desired is Desired.GONE:
-        return _towards_gone(lease, done)
-    return _towards_running(view, done)
+    return None
+
+
+def _towards_found(lease: Lease, done: frozenset[UUID]) -> Step:
+    """Parts in their order, as some are found by the ids of those before them."""
+    if not lease.parts:
+        return Plan()
+    return next((Find(part) for part in lease.parts if part.id not in done), Found())
 
 
 def _towards_gone(lease: Lease, done: frozenset[UUID]) -> Step:
@@ -191,7 +223,7 @@ def _towards_running(view: View, done: frozenset[UUID]) -> Step:
     if view.lease.state is LeaseState.RUNNING and view.order is OrderState.PLACED:
         return Activate()
     server = next(part for part in view.lease.parts if part.kind is PartKind.SERVER)
-    return Wait(None) if server.id in done else Look(server)
+    return Wait(None) if server.id in done else Look(server, view.power)
 
 
 # --- the pass ----------------------------------------------------------------------------------------------------
@@ -265,41 +297,25 @@ def _wait(run: Pass, view: View, step: Wait) -> timedelta | None:
     """The shortest of what the step and the pass ask for; else the end date, where the lease still runs."""
     asked = [time for time in (step.time, run.look_in) if time is not None]
     if view.lease.desired is not Desired.GONE:
-        asked.append(max(view.lease.ends_at - view.now, timedelta(0)))
+        following = view.paid_until if view.now < view.paid_until else view.deleted_at
+        asked.append(max(following - view.now, timedelta(0)))
     return min(asked, default=None)
 
 
-def read(sessions: sessionmaker[Session], lease_id: UUID) -> View:
-    """The lease with its parts and attempts, detached, and the database's clock."""
-    with sessions() as session:
-        rows = session.execute(
-            select(Lease, Order.state, func.clock_timestamp(), Part, LaunchAttempt)
-            .join(Order, Order.id == Lease.order_id)
-            .outerjoin(Part, Part.lease_id == Lease.id)
-            .outerjoin(LaunchAttempt, LaunchAttempt.part_id == Part.id)
-            .where(Lease.id == lease_id)
-            .order_by(Part.position, LaunchAttempt.number)
-        ).all()
-        lease, order, now = rows[0][:3]
-        # In one query, as this is read before every step.
-        set_committed_value(lease, "parts", _each(part for _, _, _, part, _ in rows))
-        set_committed_value(lease, "attempts", _each(attempt for _, _, _, _, attempt in rows))
-        return View(lease, order, now)
-
-
-def _each(found: Iterable[T | None]) -> list[T]:
-    """Each once, in order, without the gaps of an outer join."""
-    return list(dict.fromkeys(thing for thing in found if thing is not None))
-
-
-def _take(run: Pass, view: View, step: Step) -> None:  # noqa: C901 - a table of steps, one line each
+def _take(run: Pass, view: View, step: Step) -> None:  # noqa: C901, PLR0912 - a table of steps, one line each
     """Take one step, and leave its outcome in the rows."""
     lease = view.lease
+    if not isinstance(step, OURS):
+        launching.require_scope(run, lease)
     match step:
+        case Find(part):
+            launching.find(run, lease, part)
+        case Found():
+            launching.found(run)
         case Plan():
             launching.plan(run, lease)
         case Discard(attempt, part):
-            launching.discard(run, attempt, part)
+            removing.discard(run, attempt, part)
         case Resolve(attempt, part):
             launching.resolve(run, lease, attempt, part, now=view.now)
         case Make(part):
@@ -307,18 +323,31 @@ def _take(run: Pass, view: View, step: Step) -> None:  # noqa: C901 - a table of
         case GiveUp(reason):
             _want_gone(run, f"the site cannot give it: {reason}", failure=reason)
         case End():
-            _want_gone(run, "its end date has come")
+            _end(run)
         case Remove(part):
-            launching.remove(run, lease, part)
+            removing.remove(run, lease, part, now=view.now)
         case Activate():
             activate_order(run.sessions, lease.order_id)
-        case Look(server):
-            watching.look(run, lease, server, asked_at=view.now)
+        case Look(server, power):
+            watching.look(run, lease, server, power=power, asked_at=view.now)
         case Finish():
             finish_lease(run.tools, run.mine)
 
 
-def _want_gone(run: Pass, reason: str, *, failure: str | None = None) -> None:
+def _want_gone(run: Pass, reason: str, *, failure: str) -> None:
     with writing(run.sessions, run.mine) as (session, row):
         row.desired, row.stop_reason, row.failure = Desired.GONE, reason, failure
-        tell(session, row, "refused" if failure else "end", reason)
+        tell(session, row, "refused", reason)
+
+
+def _end(run: Pass) -> None:
+    """Unless it was extended since the rows were read: whoever extends it waits for its row, or finds it GONE."""
+    with writing(run.sessions, run.mine) as (session, row):
+        order = session.get_one(Order, row.order_id)
+        now = session.scalars(select(func.clock_timestamp())).one()
+        if now < View(row, order.state, now, order.held_until).deleted_at:
+            return
+        unpaid = order.held_until is not None and order.held_until < row.ends_at
+        row.desired = Desired.GONE
+        row.stop_reason = "the money that could be set aside is used up" if unpaid else "its end date has come"
+        tell(session, row, "end", row.stop_reason)

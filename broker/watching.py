@@ -14,22 +14,25 @@ from broker.models.leases import Desired, Lease, Part
 from broker.observations import last_observations, see, see_gone
 from broker.ports import Powers, Shelves
 from broker.remote import MachineState, RemoteMachine
-from broker.timeline import tell
+from broker.removing import ended_at
+from broker.timeline import Concern, close_finding, raise_finding, tell
+
+FAILED_FINDING = "machine_failed"
 
 # States that a machine passes through on its own: look again soon, and change nothing meanwhile.
 PASSING = frozenset({MachineState.BUILDING, MachineState.DELETING})
 
 
-def look(run: Pass, lease: Lease, server: Part, *, asked_at: datetime) -> None:
+def look(run: Pass, lease: Lease, server: Part, *, power: Desired, asked_at: datetime) -> None:
     """One look at the machine; its 404 counts as gone only where two listings missed it before.
 
-    `asked_at`: a moment before the look, by the database's clock.
+    `power` is what it should be now, `asked_at` a moment before the look, by the database's clock.
     """
     if server.remote_id is None:
         raise ValueError(f"part {server.id} was never made")
     machine = run.adapter.look(server.kind, server.remote_id, deadline=run.deadline())
     if machine is None:
-        _absent(run, lease, server)
+        _absent(run, lease, server, now=asked_at)
         return
     if not isinstance(machine, RemoteMachine):
         raise TypeError(f"{type(run.adapter).__name__}.look answered a server with {type(machine).__name__}")
@@ -42,25 +45,30 @@ def look(run: Pass, lease: Lease, server: Part, *, asked_at: datetime) -> None:
             row.desired, row.stop_reason = Desired.GONE, f"the site could not start it: {row.failure}"
             tell(session, row, "refused", row.stop_reason)
             return
+        _tell_of_failure(session, row, machine, now=asked_at)
         after = asked_at - (server.made_at or asked_at)
         if after > run.timing.patience:
             _tell_of_slow_build(session, row, machine, minutes=after // timedelta(minutes=1), now=asked_at)
     if machine.state in PASSING:
         run.look_ever_later(server.id, after=after)
         return
-    _steer(run, lease, server, machine)
+    _steer(run, lease, server, machine, power=power)
 
 
-def _absent(run: Pass, lease: Lease, server: Part) -> None:
-    """The site says 404. It may be too early for it to show, so listings must agree first (`broker.inventory`)."""
+def _absent(run: Pass, lease: Lease, server: Part, *, now: datetime) -> None:
+    """The site says 404. It may be too early for it to show, so listings must agree first (`broker.inventory`).
+
+    It ended when the site says, else when it was last seen, which is an estimate.
+    """
     if not lease.is_missing:
         run.later(server.id, run.timing.backoff(lease.failures + 3))
         return
+    word = ended_at(run, lease, server, now=now)
     with writing(run.sessions, run.mine) as (session, row):
-        now = session.scalars(select(func.clock_timestamp())).one()
-        last_seen = row.seen_at or now
-        see_gone(session, row, seen_at=now, ended_at=last_seen, is_estimated=True)
-        session.execute(update(Part).where(Part.id == server.id).values(gone_at=now))
+        gone_at = session.scalars(select(func.clock_timestamp())).one()
+        end = word or row.seen_at or gone_at
+        see_gone(session, row, seen_at=gone_at, ended_at=end, is_estimated=word is None)
+        session.execute(update(Part).where(Part.id == server.id).values(gone_at=gone_at))
         row.desired, row.stop_reason = Desired.GONE, "the machine vanished at the site"
         tell(session, row, "vanished", row.stop_reason)
 
@@ -73,15 +81,34 @@ def _tell_of_slow_build(session: Session, lease: Lease, machine: RemoteMachine, 
         tell_stuck(session, lease, why, hint="Look at the site, or stop it and take another offer.", now=now)
 
 
-def _steer(run: Pass, lease: Lease, server: Part, machine: RemoteMachine) -> None:
-    """Ask for the desired power state where the machine is in another; each request may be repeated."""
-    if lease.desired.value == machine.state.value:
+def _tell_of_failure(session: Session, lease: Lease, machine: RemoteMachine, *, now: datetime) -> None:
+    """A machine that ran and is now in ERROR may hold work: it is left alone, and a person gets to know."""
+    if machine.state is not MachineState.ERROR:
+        close_finding(session, FAILED_FINDING, str(lease.id))
+        return
+    concern = Concern(
+        kind=FAILED_FINDING,
+        key=str(lease.id),
+        text=f"{lease.project}/{lease.spec['name']} ran, and its site says ERROR now: {machine.fault or 'no reason'}",
+        hint="Ask the site's operator, or stop it (`leeway stop`): it is charged as its rate card says until then.",
+        site_id=lease.site_id,
+        lease_id=lease.id,
+    )
+    raise_finding(session, concern, now=now)
+
+
+def _steer(run: Pass, lease: Lease, server: Part, machine: RemoteMachine, *, power: Desired) -> None:
+    """Ask for the power state where the machine is in another; each request may be repeated."""
+    if power.value == machine.state.value:
         run.done.add(server.id)
         return
     try:
-        asked = _ask(run, lease.desired, machine)
+        asked = _ask(run, power, machine)
     except SiteConflict:
         asked = True  # it is between two states; look again
+    if asked and power is not lease.desired:
+        with writing(run.sessions, run.mine) as (session, row):
+            tell(session, row, "power", "its time is over: powering it off before it is deleted")
     run.later(server.id, run.timing.first_look if asked else run.timing.last_look)
 
 
@@ -95,6 +122,8 @@ def _ask(run: Pass, desired: Desired, machine: RemoteMachine) -> bool:
             adapter.start(remote_id, deadline=deadline)
         case Desired.SHELVED, MachineState.RUNNING | MachineState.STOPPED if isinstance(adapter, Shelves):
             adapter.shelve(remote_id, deadline=deadline)
+        case Desired.SHELVED, MachineState.RUNNING if isinstance(adapter, Powers):
+            adapter.stop(remote_id, deadline=deadline)
         case Desired.RUNNING | Desired.STOPPED, MachineState.SHELVED if isinstance(adapter, Shelves):
             adapter.unshelve(remote_id, deadline=deadline)
         case _:

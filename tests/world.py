@@ -25,7 +25,8 @@ from broker import ratecards
 from broker.catalogue import Catalogues, import_rate_card
 from broker.database import database_now
 from broker.inventory import observe, take_turn
-from broker.models.federation import Institution, Site
+from broker.lease_view import View, read
+from broker.models.federation import Installation, Institution, Site
 from broker.models.leases import Lease, LeaseState
 from broker.models.people import Project
 from broker.models.workloads import Order, Quote
@@ -33,8 +34,9 @@ from broker.orders import Choice, place_order
 from broker.placement import Assumptions
 from broker.ports import Jobs
 from broker.quotes import Quoting, make_quote
-from broker.reconcile import View, read, reconcile
+from broker.reconcile import reconcile
 from broker.remote import Secret
+from broker.restored import first_imprint
 from broker.sites import Doors, NewSite, add_site
 from broker.tools import Pace, Timing, Tools
 from broker.values import Amount, Period
@@ -269,6 +271,10 @@ def make_world(
     try:
         for config in configs or (quick(aurora()),):
             clouds[config.name] = running(config)
+        with sessions.begin() as session:
+            session.add(Installation(only_one=True, installation_id=doors.installation, made_at=database_now(session)))
+            session.flush()
+            first_imprint(session)
         world = World(sessions, tools, doors, jobs, quoting, clouds)
         people(sessions, grant=grant)
         if not configs:

@@ -1,0 +1,118 @@
+"""The remote half of a step towards nothing: delete a part, or what an attempt lost, and look until it is gone."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import func, select, update
+
+from broker.claims import writing
+from broker.errors import SiteError
+from broker.launching import Pass, close_stuck, tell_stuck
+from broker.models.audit import Event
+from broker.models.leases import LaunchAttempt, Lease, LeaseState, Outcome, Part
+from broker.observations import last_observations, see, see_gone
+from broker.ports import Endings
+from broker.remote import PartKind, RemoteMachine
+from broker.timeline import tell
+
+# Who looks again within so many first looks has seen an end as it happened; later, the site is asked when it was.
+PROMPT = 10
+# After so many failures in a row the end is taken from what was seen, whatever the site would say of it.
+ASKED_ENOUGH = 3
+
+
+def discard(run: Pass, attempt: LaunchAttempt, part: Part) -> None:
+    """Delete what an attempt made beside the part."""
+    if attempt.remote_id is None:
+        raise ValueError(f"attempt {attempt.id} is to be discarded and has no remote id")
+    try:
+        is_gone = _delete(run, part.kind, attempt.remote_id, made_at=attempt.resolved_at)
+    except SiteError as error:
+        # A leftover that cannot be deleted must not keep the lease from its end: the rest of the pass goes on.
+        run.done.add(attempt.id)
+        run.trouble = run.trouble or error
+        return
+    if not is_gone:
+        _wait_until_gone(run, attempt.id, part, since=attempt.resolved_at, finding=attempt.id)
+        return
+    with run.sessions.begin() as session:
+        close_stuck(session, attempt.id)
+        session.execute(update(LaunchAttempt).where(LaunchAttempt.id == attempt.id).values(outcome=Outcome.GONE))
+
+
+def remove(run: Pass, lease: Lease, part: Part, *, now: datetime) -> None:
+    """Delete a part of the lease; it is gone when the site says so. `now`: a moment before, by the database's clock."""
+    if part.remote_id is None:
+        raise ValueError(f"part {part.id} was never made")
+    is_machine = part.kind is PartKind.SERVER
+    if is_machine and lease.state is not LeaseState.DELETING:
+        _begin_to_delete(run, part.remote_id, asked_at=now)
+    # A machine that was ever seen does show: its 404 needs no settle time.
+    made_at = None if is_machine and lease.seen_at is not None else part.made_at
+    if not _delete(run, part.kind, part.remote_id, made_at=made_at):
+        with run.sessions() as session:
+            asked_at: datetime | None = session.scalars(
+                select(func.max(Event.at)).where(Event.lease_id == lease.id, Event.kind == "stop")
+            ).one()
+        _wait_until_gone(run, part.id, part, since=asked_at or part.made_at)
+        return
+    word = ended_at(run, lease, part, now=now) if is_machine else None
+    with writing(run.sessions, run.mine) as (session, row):
+        gone_at = session.scalars(select(func.clock_timestamp())).one()
+        session.execute(update(Part).where(Part.id == part.id).values(gone_at=gone_at))
+        if is_machine:
+            see_gone(session, row, seen_at=gone_at, ended_at=word or gone_at, is_estimated=False)
+
+
+def _begin_to_delete(run: Pass, remote_id: str, *, asked_at: datetime) -> None:
+    """A last look comes first: a machine that ran and that nobody saw yet is charged like any other."""
+    machine = run.adapter.look(PartKind.SERVER, remote_id, deadline=run.deadline())
+    with writing(run.sessions, run.mine) as (session, row):
+        if isinstance(machine, RemoteMachine):
+            see(session, row, machine, seen_at=asked_at, last=last_observations(session, [row.id]).get(row.id))
+        row.state = LeaseState.DELETING
+        tell(session, row, "stop", f"deleting the machine: {row.stop_reason or 'no longer wanted'}")
+
+
+def ended_at(run: Pass, lease: Lease, part: Part, *, now: datetime) -> datetime | None:
+    """The site's own word for when a machine that is gone ended; None where it was seen in time, or it has none."""
+    last = lease.seen_at or part.made_at
+    adapter = run.adapter
+    if last is None or part.remote_id is None or not isinstance(adapter, Endings):
+        return None
+    if now - last < run.timing.first_look * PROMPT:
+        return None
+    try:
+        return adapter.ended_at(part.remote_id, since=last, deadline=run.deadline())
+    except SiteError:
+        if lease.failures < ASKED_ENOUGH:
+            raise
+        return None
+
+
+def _wait_until_gone(run: Pass, key: UUID, part: Part, *, since: datetime | None, finding: UUID | None = None) -> None:
+    """The site was asked to delete it at `since`: look again, ever more rarely, and tell a person when it drags on."""
+    with run.sessions.begin() as session:
+        now = session.scalars(select(func.clock_timestamp())).one()
+        after = now - (since or now)
+        if after > run.timing.patience:
+            why = f"the site was asked {after // timedelta(minutes=1)} minutes ago to delete its {part.kind}"
+            hint = "Have the site's operator delete it; Leeway goes on looking."
+            tell_stuck(session, session.get_one(Lease, part.lease_id), why, hint=hint, now=now, key=finding)
+    run.look_ever_later(key, after=after)
+
+
+def _delete(run: Pass, kind: PartKind, remote_id: str, *, made_at: datetime | None) -> bool:
+    """Ask for deletion and look; True once the site itself says that it is gone.
+
+    A 404 soon after the making may only mean that it does not show yet, so it counts after the settle time.
+    """
+    deadline = run.deadline()
+    run.adapter.delete(kind, remote_id, deadline=deadline)
+    if run.adapter.look(kind, remote_id, deadline=deadline) is not None:
+        return False
+    with run.sessions() as session:
+        now = session.scalars(select(func.clock_timestamp())).one()
+    return made_at is None or now >= made_at + run.settle
