@@ -37,7 +37,6 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
 from uuid import UUID
 
 from sqlalchemy import func, select
@@ -54,7 +53,6 @@ from broker.remote import PartKind
 from broker.timeline import tell
 from broker.tools import Tools
 
-T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 # A pass takes at most this many steps, then lets others have their turn; a launch takes fewer than ten.
