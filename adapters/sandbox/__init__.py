@@ -17,7 +17,8 @@ What it does not model, and a real site does:
 - Policies, rate limits and races between services, other than what the faults switch on and the late binding of ports.
 """
 
-from adapters.sandbox.config import CloudConfig, ConfigError
+from adapters.sandbox.config import CloudConfig
+from adapters.sandbox.errors import ConfigError
 from adapters.sandbox.faults import FaultKind
 from adapters.sandbox.profiles import profile
 from adapters.sandbox.running import SandboxCloud, running

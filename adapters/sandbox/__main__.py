@@ -12,7 +12,8 @@ import signal
 import sys
 from pathlib import Path
 
-from adapters.sandbox.config import CloudConfig, ConfigError, from_file
+from adapters.sandbox.config import CloudConfig, from_file
+from adapters.sandbox.errors import ConfigError
 from adapters.sandbox.profiles import PROFILES, profile
 from adapters.sandbox.running import HOST, listen, new_cloud, serve
 

@@ -11,15 +11,29 @@ import types
 import typing
 import uuid
 from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, get_args, get_origin
+
+from adapters.sandbox.errors import ConfigError
+from adapters.sandbox.faults import Fault
 
 NAMESPACE = uuid.UUID("6f2d1c54-35b8-5c0e-9d2e-1b1f6c9a7e01")
 UNLIMITED = -1
 
 
-class ConfigError(ValueError):
-    """A configuration that cannot be used: names the field, the reason and the way out."""
+class ServerFence(StrEnum):
+    """What keeps a second POST of a server from making a second one; clouds differ in nothing more.
+
+    PART is Nova: a port that one server has is refused to another. With NAME the name of a server that exists is
+    refused too (Google; Nova with `osapi_compute_unique_server_name_scope`). With TOKEN the header `Client-Token` makes
+    the request idempotent (EC2). With NONE it is PART again, for clients that make servers without ports.
+    """
+
+    PART = "part"
+    NAME = "name"
+    TOKEN = "token"  # noqa: S105 - the name of a fence, not a secret
+    NONE = "none"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -120,7 +134,11 @@ class Capacity:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CloudConfig:
-    """One sandbox cloud. `page_limit` is the most items of one page, as Nova's `max_limit`."""
+    """One sandbox cloud. `page_limit` is the most items of one page, as Nova's `max_limit`.
+
+    A client token is remembered for `token_life_seconds`. `faults` are on from the start; `seed` sets the dice of those
+    that hit by chance.
+    """
 
     name: str
     projects: tuple[ProjectConfig, ...]
@@ -134,6 +152,10 @@ class CloudConfig:
     token_seconds: float = 4 * 3600.0
     page_limit: int = 1000
     foreign_servers: int = 0
+    fence: ServerFence = ServerFence.PART
+    token_life_seconds: float = 24 * 3600.0
+    faults: tuple[Fault, ...] = ()
+    seed: int = 0
 
     def __post_init__(self) -> None:
         """Refuse a configuration whose names do not fit together."""
@@ -208,8 +230,16 @@ def _read(wanted: Any, value: Any, field: str) -> Any:
         if not isinstance(value, dict):
             raise ConfigError(f"{field}: is {type(value).__name__}; must be an object of texts")
         return {key: _read(str, item, f"{field}.{key}") for key, item in value.items()}
+    return _read_plain(wanted, value, field)
+
+
+def _read_plain(wanted: type[Any], value: Any, field: str) -> Any:
     if wanted is float and type(value) is int:
         return float(value)
+    if issubclass(wanted, StrEnum):
+        if value not in list(wanted):
+            raise ConfigError(f"{field}: is {value!r}; must be one of {', '.join(wanted)}")
+        return wanted(value)
     if type(value) is not wanted:  # not isinstance: True is no number here
         raise ConfigError(f"{field}: is {value!r}; must be of type {wanted.__name__}")
     return value
@@ -227,4 +257,8 @@ def _read_dataclass(wanted: type[Any], value: Any, field: str) -> Any:
         if required and name not in value:
             raise ConfigError(f"{field}.{name}: is missing; add it")
     hints = typing.get_type_hints(wanted)
-    return wanted(**{key: _read(hints[key], item, f"{field}.{key}") for key, item in value.items()})
+    fields = {key: _read(hints[key], item, f"{field}.{key}") for key, item in value.items()}
+    try:
+        return wanted(**fields)
+    except ConfigError as error:
+        raise ConfigError(f"{field}.{error}") from error

@@ -6,7 +6,8 @@ No client of OpenStack knows it, no token opens it, no fault hits it; only loopb
     GET    /_control/faults             all faults with their hits
     POST   /_control/faults             {"kind": ..., "service": ..., "path": ..., "times": ...} -> {"id"}
     DELETE /_control/faults[/{id}]      one, or all
-    GET    /_control/log                ?kind= &event= &id=
+    GET    /_control/log                ?since= &kind= &event= &id= -> {"entries", "next"}; `next` is the next `since`
+    GET    /_control/most-active        ?by=leeway:lease -> {"most": {value: servers ever active at the same time}}
     POST   /_control/reset              {"keep_identity": true} leaves tokens and credentials
     POST   /_control/servers            {"count": 5000, "project": ..., "flavor": ...} -> {"ids"}
     DELETE /_control/servers/{id}       the server vanishes
@@ -17,7 +18,8 @@ import dataclasses
 from typing import Any
 
 from adapters.sandbox import machines
-from adapters.sandbox.config import ConfigError, QuotaConfig
+from adapters.sandbox.config import QuotaConfig
+from adapters.sandbox.errors import ConfigError
 from adapters.sandbox.foreign import add_foreign_servers
 from adapters.sandbox.wire import ApiError, Call, Handler, Reply, Service
 
@@ -69,9 +71,23 @@ def remove_faults(call: Call) -> Reply:
 
 
 def show_log(call: Call) -> Reply:
+    """Since the beginning, or only what came after the last question: `next` counts all kinds of entries."""
     query = call.query
-    entries = call.cloud.log.entries(kind=query.get("kind"), event=query.get("event"), id=query.get("id"))
-    return Reply(200, {"entries": [entry.document() for entry in entries]})
+    since = query.get("since", "0")
+    if not since.isdecimal():
+        raise ApiError(400, f"since: is {since!r}; must be 0 or the `next` of an earlier answer")
+    entries, following = call.cloud.log.since(int(since))
+    wanted = {field: query[field] for field in ("kind", "event", "id") if field in query}
+    documents = (entry.document() for entry in entries)
+    fitting = [document for document in documents if all(document[field] == wanted[field] for field in wanted)]
+    return Reply(200, {"entries": fitting, "next": following})
+
+
+def show_most_active(call: Call) -> Reply:
+    key = call.query.get("by")
+    if not key:
+        raise ApiError(400, "by: is missing; name the metadata key whose values are counted apart")
+    return Reply(200, {"most": call.cloud.log.most_active(key)})
 
 
 def reset(call: Call) -> Reply:
@@ -122,6 +138,7 @@ TABLE: dict[str, dict[str, Handler]] = {
     "/_control/faults": {"GET": list_faults, "POST": add_fault, "DELETE": remove_faults},
     "/_control/faults/{id}": {"DELETE": remove_fault},
     "/_control/log": {"GET": show_log},
+    "/_control/most-active": {"GET": show_most_active},
     "/_control/reset": {"POST": reset},
     "/_control/servers": {"POST": add_servers},
     "/_control/servers/{id}": {"DELETE": vanish_server},

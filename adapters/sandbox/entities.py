@@ -7,6 +7,7 @@ import ipaddress
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from adapters.sandbox.config import FlavorConfig, ImageConfig, QuotaConfig
 
@@ -144,6 +145,15 @@ class Server:
     port_ids: list[str] = field(default_factory=list)
     visible_at: datetime | None = None
     request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientToken:
+    """What a request with a client token made. `document` is what was asked for."""
+
+    server: Server
+    document: dict[str, Any]
+    forgotten_at: datetime
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,16 +1,19 @@
 """Troubles that can be switched on: which request they hit, how often, and what they do to it.
 
-A fault is deterministic: it hits the next `times` requests that match (after letting `skip` of them pass), or every one
-until it is removed. The first faults that match win; all that match are spent.
+A fault hits the next `times` requests that match (after letting `skip` of them pass), or every one until it is removed;
+with a `chance` below 1 it hits only that share of them, by seeded dice. The first faults that match win; all that match
+are spent.
 """
 
 import dataclasses
+import random
 import re
 import threading
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Any
 
-from adapters.sandbox.config import ConfigError
+from adapters.sandbox.errors import ConfigError
 
 
 class FaultKind(StrEnum):
@@ -25,13 +28,13 @@ class FaultKind(StrEnum):
     SERVER_ERROR = "500"
     CUT = "cut"  # the connection ends without an answer; nothing was done
     ANSWER_LOST = "answer_lost"  # the request is carried out, then the connection ends without an answer
-    HIDDEN = "hidden"  # the server, port or floating IP made by this request is in no list or GET for `seconds`
+    HIDDEN = "hidden"  # what this request makes exists, but no list, GET or port tells of it for `seconds`
     LOST_LINK = "lost_link"  # a page without the link to the next one
     SHORT_PAGE = "short_page"  # half of a page's items are missing; the next link is as if they had been there
     FOREIGN_JSON = "foreign_json"  # 200 with the JSON of something else
     HTML = "html"  # 200 with a web page, as from a captive portal
     QUOTA = "quota"  # the quota refusal of the service, at once
-    NO_CAPACITY = "no_capacity"  # 202, then the server goes to ERROR: no valid host was found
+    NO_CAPACITY = "no_capacity"  # 202, then the server goes to ERROR (after `seconds`): no valid host was found
     VANISH = "vanish"  # the server created by this request is gone `seconds` later, without a deletion
 
 
@@ -48,7 +51,10 @@ SERVICES = ("identity", "compute", "image", "network")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Fault:
-    """One trouble. `path` is a regular expression searched in the path, e.g. `/servers$`; None matches all."""
+    """One trouble. `path` is a regular expression searched in the path, e.g. `/servers$`; None matches all.
+
+    `chance` is above 0 and at most 1; a request that the dice spare does not count in `times`.
+    """
 
     kind: FaultKind
     service: str | None = None
@@ -58,6 +64,7 @@ class Fault:
     skip: int = 0
     seconds: float = 0.0
     message: str = ""
+    chance: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse what could never match."""
@@ -67,6 +74,8 @@ class Fault:
             raise ConfigError(f"times: is {self.times}; must be 1 or more, or left out for every request")
         if self.skip < 0 or self.seconds < 0:
             raise ConfigError("skip, seconds: must be 0 or more")
+        if not 0 < self.chance <= 1:
+            raise ConfigError(f"chance: is {self.chance}; must be above 0 and at most 1")
         try:
             re.compile(self.path or "")
         except re.error as error:
@@ -91,10 +100,26 @@ class _Armed:
 class FaultBoard:
     """The faults that are on. Safe to use from the test's thread while the cloud answers in its own."""
 
-    def __init__(self) -> None:
-        self._armed: dict[str, _Armed] = {}
+    def __init__(self, standing: Iterable[Fault] = (), *, seed: int = 0) -> None:
+        self._standing = tuple(standing)
+        self._seed = seed
         self._count = 0
         self._lock = threading.Lock()
+        self.reset()
+
+    def reset(self) -> None:
+        """As at the start: the faults of the configuration, and the dice as new."""
+        with self._lock:
+            self._dice = random.Random(self._seed)  # noqa: S311 - chance that can be repeated, not a secret
+            self._armed: dict[str, _Armed] = {}
+            for fault in self._standing:
+                self._arm(fault)
+
+    def _arm(self, fault: Fault) -> str:
+        self._count += 1
+        identifier = f"fault-{self._count}"
+        self._armed[identifier] = _Armed(fault, to_skip=fault.skip, left=fault.times)
+        return identifier
 
     def add(self, kind: FaultKind | str, **fields: Any) -> str:
         """Switch a fault on; its id, for `remove` and `hits`.
@@ -112,10 +137,7 @@ class FaultBoard:
             known = ", ".join(field.name for field in dataclasses.fields(Fault))
             raise ConfigError(f"fault: {error}; known fields are {known}") from error
         with self._lock:
-            self._count += 1
-            identifier = f"fault-{self._count}"
-            self._armed[identifier] = _Armed(fault, to_skip=fault.skip, left=fault.times)
-        return identifier
+            return self._arm(fault)
 
     def remove(self, identifier: str) -> bool:
         """Switch a fault off; False when there is none of that id."""
@@ -143,6 +165,8 @@ class FaultBoard:
                     continue
                 if armed.to_skip:
                     armed.to_skip -= 1
+                    continue
+                if armed.fault.chance < 1 and self._dice.random() >= armed.fault.chance:
                     continue
                 if armed.left is not None:
                     armed.left -= 1

@@ -3,8 +3,8 @@
 from datetime import datetime
 
 from adapters.sandbox import machines
-from adapters.sandbox.config import ConfigError
 from adapters.sandbox.entities import Flavor, Nic, Project, Server, VmState
+from adapters.sandbox.errors import ConfigError
 from adapters.sandbox.state import Cloud, new_id
 from adapters.sandbox.wiring import WiringError, bind_ports
 

@@ -70,13 +70,13 @@ def _drop(cloud: Cloud, server: Server) -> None:
     usage.ram_mib -= server.flavor.config.ram_mib
 
 
-def build(cloud: Cloud, server: Server, now: datetime, *, no_capacity: bool = False) -> None:
-    """Place the server, give it its ports, boot it."""
+def build(cloud: Cloud, server: Server, now: datetime, *, no_host_after: float | None = None) -> None:
+    """Place the server, give it its ports, boot it; or say after so many seconds that there is no host for it."""
     timing = cloud.config.timing
     to_bind = min(timing.bind_seconds, timing.build_seconds)
 
     def place(due: datetime) -> None:
-        if no_capacity or not _fits(cloud, server):
+        if no_host_after is not None or not _fits(cloud, server):
             fail(cloud, server, due, NO_VALID_HOST)
             return
         server.host = f"{cloud.config.name}-compute-{server.serial % 16}"
@@ -95,7 +95,7 @@ def build(cloud: Cloud, server: Server, now: datetime, *, no_capacity: bool = Fa
         server.launched_at = due
         cloud.record(due, "server", "active", server, metadata=server.metadata)
 
-    _later(cloud, server, now, seconds=to_bind, step=place)
+    _later(cloud, server, now, seconds=max(to_bind, no_host_after or 0.0), step=place)
 
 
 def _fits(cloud: Cloud, server: Server) -> bool:

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from adapters.sandbox.entities import FloatingIp
 from adapters.sandbox.faults import FaultKind
-from adapters.sandbox.neutron_ports import find_port
+from adapters.sandbox.neutron_ports import find_port, shown_device
 from adapters.sandbox.neutron_rest import Document, check_quota, checked_tags, collection, not_found, over_quota
 from adapters.sandbox.state import is_visible, new_id, visible
 from adapters.sandbox.wire import ApiError, Call, Handler, Reply, stamp
@@ -13,6 +13,7 @@ from adapters.sandbox.wiring import point_floating_ip
 
 def _document(call: Call, floating: FloatingIp) -> Document:
     port = call.cloud.ports.get(floating.port_id or "")
+    device_id, device_owner = shown_device(call, port) if port else ("", "")
     return {
         "id": floating.id,
         "floating_ip_address": floating.address,
@@ -32,9 +33,9 @@ def _document(call: Call, floating: FloatingIp) -> Document:
             "network_id": port.network_id,
             "mac_address": port.mac_address,
             "admin_state_up": port.admin_state_up,
-            "status": "ACTIVE" if port.device_id else "DOWN",
-            "device_id": port.device_id,
-            "device_owner": port.device_owner,
+            "status": "ACTIVE" if device_id else "DOWN",
+            "device_id": device_id,
+            "device_owner": device_owner,
         },
         "tags": list(floating.tags),
         "revision_number": 1,

@@ -12,7 +12,16 @@ from adapters.sandbox.wire import ApiError, Call, Handler, Reply, stamp
 from adapters.sandbox.wiring import add_port, default_groups, delete_port, make_port
 
 
-def port_document(port: Port) -> Document:
+def shown_device(call: Call, port: Port) -> tuple[str, str]:
+    """Id and owner of what has the port; nothing as long as that is a server that does not show yet."""
+    server = call.cloud.servers.get(port.device_id)
+    if server is not None and not is_visible(server, server.project_id, call.now):
+        return "", ""
+    return port.device_id, port.device_owner
+
+
+def port_document(call: Call, port: Port) -> Document:
+    device_id, device_owner = shown_device(call, port)
     return {
         "id": port.id,
         "name": port.name,
@@ -20,12 +29,12 @@ def port_document(port: Port) -> Document:
         "network_id": port.network_id,
         "tenant_id": port.project_id,
         "project_id": port.project_id,
-        "status": "ACTIVE" if port.device_id else "DOWN",
+        "status": "ACTIVE" if device_id else "DOWN",
         "admin_state_up": port.admin_state_up,
         "mac_address": port.mac_address,
         "fixed_ips": [{"subnet_id": port.subnet_id, "ip_address": port.address}],
-        "device_id": port.device_id,
-        "device_owner": port.device_owner,
+        "device_id": device_id,
+        "device_owner": device_owner,
         "security_groups": list(port.security_group_ids),
         "allowed_address_pairs": [],
         "extra_dhcp_opts": [],
@@ -41,7 +50,8 @@ def port_document(port: Port) -> Document:
 def list_ports(call: Call) -> Reply:
     device_id = call.query.get("device_id")  # the usual question; asked first, so that few documents are made
     shown = visible(call.cloud.ports.values(), call.project.id, call.now)
-    return collection(call, "ports", [port_document(port) for port in shown if device_id in (None, port.device_id)])
+    fitting = [port for port in shown if device_id in (None, port.device_id, "")]
+    return collection(call, "ports", [port_document(call, port) for port in fitting])
 
 
 def find_port(call: Call, identifier: str, *, hidden_too: bool = False) -> Port:
@@ -83,7 +93,7 @@ def create_port(call: Call) -> Reply:
     if hidden is not None:
         port.visible_at = call.now + timedelta(seconds=hidden.seconds)
     add_port(cloud, port, call.now, call.request_id)
-    return Reply(201, {"port": port_document(port)})
+    return Reply(201, {"port": port_document(call, port)})
 
 
 def _name(wanted: Document) -> str:
@@ -128,7 +138,7 @@ def _groups(call: Call, given: Any) -> list[str]:
 
 
 def show_port(call: Call) -> Reply:
-    return Reply(200, {"port": port_document(find_port(call, call.params["id"]))})
+    return Reply(200, {"port": port_document(call, find_port(call, call.params["id"]))})
 
 
 def update_port(call: Call) -> Reply:
@@ -148,7 +158,7 @@ def update_port(call: Call) -> Reply:
         port.admin_state_up = wanted["admin_state_up"] is True
     port.updated = call.now
     port.revision += 1
-    return Reply(200, {"port": port_document(port)})
+    return Reply(200, {"port": port_document(call, port)})
 
 
 def remove_port(call: Call) -> Reply:

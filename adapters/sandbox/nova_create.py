@@ -10,6 +10,7 @@ from typing import Any
 from adapters.sandbox import machines
 from adapters.sandbox.entities import Flavor, Image, Network, Nic, Project, Server
 from adapters.sandbox.faults import FaultKind
+from adapters.sandbox.nova_fences import made_before, refuse_taken_name, remember
 from adapters.sandbox.nova_views import links
 from adapters.sandbox.state import Cloud, new_id
 from adapters.sandbox.wire import ApiError, Call, Reply
@@ -22,6 +23,21 @@ _NOT_MODELLED = ("block_device_mapping", "block_device_mapping_v2", "personality
 def create_server(call: Call) -> Reply:
     """202 with id and password; the rest follows in time."""
     wanted = call.document("server")
+    server = made_before(call, wanted)
+    if server is None:
+        server = _make(call, wanted)
+        remember(call, wanted, server)
+    document = {
+        "id": server.id,
+        "links": links(call, "servers", server.id),
+        "OS-DCF:diskConfig": "MANUAL",
+        "security_groups": [{"name": item} for item in server.security_groups],
+        "adminPass": secrets.token_urlsafe(9),
+    }
+    return Reply(202, {"server": document}, {"Location": f"{call.base_url}/compute/v2.1/servers/{server.id}"})
+
+
+def _make(call: Call, wanted: dict[str, Any]) -> Server:
     project = call.project
     _refuse_unmodelled(wanted)
     name = _name(wanted.get("name"))
@@ -47,17 +63,11 @@ def create_server(call: Call) -> Reply:
         nics=_nics(call, wanted),
         request_id=call.request_id,
     )
+    refuse_taken_name(call, name)
     _check_quota(call, project, flavor)
     _check_port_quota(call, project, server)
     _begin(call, server)
-    document = {
-        "id": server.id,
-        "links": links(call, "servers", server.id),
-        "OS-DCF:diskConfig": "MANUAL",
-        "security_groups": [{"name": item} for item in server.security_groups],
-        "adminPass": secrets.token_urlsafe(9),
-    }
-    return Reply(202, {"server": document}, {"Location": f"{call.base_url}/compute/v2.1/servers/{server.id}"})
+    return server
 
 
 def _begin(call: Call, server: Server) -> None:
@@ -66,7 +76,8 @@ def _begin(call: Call, server: Server) -> None:
     if hidden is not None:
         server.visible_at = call.now + timedelta(seconds=hidden.seconds)
     machines.add(cloud, server)
-    machines.build(cloud, server, call.now, no_capacity=call.effect(FaultKind.NO_CAPACITY) is not None)
+    full = call.effect(FaultKind.NO_CAPACITY)
+    machines.build(cloud, server, call.now, no_host_after=None if full is None else full.seconds)
     vanishing = call.effect(FaultKind.VANISH)
     if vanishing is not None:
         cloud.plan(call.now + timedelta(seconds=vanishing.seconds), _vanish_if_there(cloud, server))

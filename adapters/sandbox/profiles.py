@@ -7,7 +7,6 @@ The passwords are public: these clouds listen on loopback only and hold nothing.
 from adapters.sandbox.config import (
     Capacity,
     CloudConfig,
-    ConfigError,
     FlavorConfig,
     ImageConfig,
     NetworkConfig,
@@ -16,6 +15,7 @@ from adapters.sandbox.config import (
     Timing,
     UserConfig,
 )
+from adapters.sandbox.errors import ConfigError
 
 DEMO_PASSWORD = "sandbox"  # noqa: S105 - public on purpose: the clouds behind it are on loopback and empty
 

@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 from adapters.sandbox.config import CloudConfig
 from adapters.sandbox.entities import (
     AppCredential,
+    ClientToken,
     Flavor,
     FloatingIp,
     Image,
@@ -61,7 +62,7 @@ class Cloud:
         self.config = config
         self.clock = clock
         self.lock = threading.RLock()
-        self.faults = FaultBoard()
+        self.faults = FaultBoard(config.faults, seed=config.seed)
         self.log = TruthLog(self.catch_up)
         self._fill()
 
@@ -92,6 +93,7 @@ class Cloud:
         self.key_pairs: dict[tuple[str, str], KeyPair] = {}
         self.servers: dict[str, Server] = {}
         self.deleted_servers: dict[str, Server] = {}
+        self.client_tokens: dict[tuple[str, str], ClientToken] = {}
         self.usage = {project_id: Usage() for project_id in self.projects}
         self.networks: dict[str, Network] = {}
         self.subnets: dict[str, Subnet] = {}
@@ -161,10 +163,10 @@ class Cloud:
             group.rule_ids.append(rule.id)
 
     def reset(self, *, keep_identity: bool = False) -> None:
-        """Back to the configuration: nothing made, no faults, an empty log; `keep_identity` leaves tokens valid."""
+        """Back to the configuration: nothing made, an empty log; `keep_identity` leaves tokens valid."""
         with self.lock:
             tokens, credentials = self.tokens, self.app_credentials
-            self.faults.clear()
+            self.faults.reset()
             self.log.clear()
             self._fill()
             if keep_identity:
@@ -197,7 +199,8 @@ class Cloud:
             self.advance(self.clock())
 
     def record(self, at: datetime, kind: str, event: str, thing: Any, **more: Any) -> None:
-        """Write what happened to a thing into the log."""
+        """Write what happened to a thing into the log. What has no metadata may have a description instead."""
+        description = getattr(thing, "description", None)
         self.log.add(
             Entry(
                 at=at,
@@ -207,7 +210,7 @@ class Cloud:
                 name=getattr(thing, "name", ""),
                 project_id=thing.project_id,
                 request_id=more.pop("request_id", ""),
-                metadata=dict(more.pop("metadata", {})),
+                metadata=dict(more.pop("metadata", {"description": description} if description else {})),
                 detail=more,
             )
         )

@@ -5,13 +5,16 @@ not. Entries are only added, in the order of their times.
 """
 
 import threading
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 _BEGIN = frozenset({"created"})
 _END = frozenset({"deleted", "vanished"})
+_RUNS = frozenset({"active"})
+_RUNS_NO_MORE = _END | {"error"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,14 +65,17 @@ class TruthLog:
 
     def entries(self, *, kind: str | None = None, event: str | None = None, id: str | None = None) -> list[Entry]:  # noqa: A002 - the field's name
         """All that happened so far, oldest first, narrowed to what is given."""
-        self._catch_up()
-        with self._lock:
-            entries = list(self._entries)
         return [
             entry
-            for entry in entries
+            for entry in self.since(0)[0]
             if kind in (None, entry.kind) and event in (None, entry.event) and id in (None, entry.id)
         ]
+
+    def since(self, index: int) -> tuple[list[Entry], int]:
+        """What happened after the first `index` entries, oldest first, and the index for the next time."""
+        self._catch_up()
+        with self._lock:
+            return self._entries[index:], len(self._entries)
 
     def alive(self, kind: str) -> set[str]:
         """The ids of the things of this kind that exist now."""
@@ -83,12 +89,37 @@ class TruthLog:
 
     def most_at_once(self, kind: str, **metadata: str) -> int:
         """How many things of this kind with this metadata ever existed at the same time."""
-        living: set[str] = set()
-        most = 0
-        for entry in self.entries(kind=kind):
-            if entry.event in _END:
-                living.discard(entry.id)
-            elif entry.event in _BEGIN and all(entry.metadata.get(key) == value for key, value in metadata.items()):
-                living.add(entry.id)
-                most = max(most, len(living))
-        return most
+        with_it = (
+            entry
+            for entry in self.entries(kind=kind)
+            if entry.event in _END or all(entry.metadata.get(key) == value for key, value in metadata.items())
+        )
+        return _most(with_it, begin=_BEGIN, end=_END, group=lambda _: "").get("", 0)
+
+    def most_active(self, key: str) -> dict[str, int]:
+        """By the value of this metadata key: how many servers were ever active at the same time.
+
+        Once active a server counts until it is in error, deleted or vanished, also while it is stopped or shelved.
+        Servers without the key, and values of which no server ever was active, are left out.
+        """
+        servers = self.entries(kind="server")
+        return _most(servers, begin=_RUNS, end=_RUNS_NO_MORE, group=lambda entry: entry.metadata.get(key))
+
+
+def _most(
+    entries: Iterable[Entry], *, begin: frozenset[str], end: frozenset[str], group: Callable[[Entry], str | None]
+) -> dict[str, int]:
+    """The most things of each group between their `begin` and their `end` at one time. A thing keeps its group."""
+    groups: dict[str, str] = {}
+    living: defaultdict[str, set[str]] = defaultdict(set)
+    most: defaultdict[str, int] = defaultdict(int)
+    for entry in entries:
+        if entry.event in end and entry.id in groups:
+            living[groups[entry.id]].discard(entry.id)
+        elif entry.event in begin:
+            name = groups.get(entry.id) or group(entry)
+            if name is not None:
+                groups[entry.id] = name
+                living[name].add(entry.id)
+                most[name] = max(most[name], len(living[name]))
+    return dict(most)

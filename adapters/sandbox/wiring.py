@@ -54,7 +54,8 @@ def bind_ports(cloud: Cloud, server: Server, now: datetime) -> None:
     """Give the server what it asked for: its owner's ports, and new ones of Nova's.
 
     Raises:
-        WiringError: a port is gone or another server has it, or a network is full. Nothing stays bound.
+        WiringError: a port is gone or another server has it, or a network is full. Nothing stays bound: as in Nova the
+            clean-up lets go of every port that was asked for, also of one that another server has and goes on using.
     """
     try:
         for nic in server.nics:
@@ -70,6 +71,10 @@ def bind_ports(cloud: Cloud, server: Server, now: datetime) -> None:
                 cloud.record(now, "port", "bound", port, device_id=server.id)
     except WiringError:
         release_ports(cloud, server, now)
+        for nic in server.nics:
+            wanted = cloud.ports.get(nic.port_id or "")
+            if wanted is not None:
+                _unbind(cloud, wanted, now)
         raise
 
 
@@ -88,24 +93,30 @@ def _make_for(cloud: Cloud, server: Server, network_id: str, now: datetime) -> P
     if port is None:
         raise WiringError("Failed to allocate the network(s), not rescheduling.")
     port.made_by_nova = True
+    port.visible_at = server.visible_at
     port.security_group_ids = default_groups(cloud, server.project_id, server.security_groups)
     return port
 
 
 def release_ports(cloud: Cloud, server: Server, now: datetime) -> None:
     """Let go of the owner's ports, delete Nova's own."""
-    for port_id in server.port_ids:
+    for port_id in list(server.port_ids):
         port = cloud.ports.get(port_id)
         if port is None:
             continue
         if port.made_by_nova:
             delete_port(cloud, port, now)
-        else:
-            port.device_id = port.device_owner = ""
-            port.updated = now
-            port.revision += 1
-            cloud.record(now, "port", "unbound", port, device_id=server.id)
+        elif port.device_id == server.id:
+            _unbind(cloud, port, now)
     server.port_ids.clear()
+
+
+def _unbind(cloud: Cloud, port: Port, now: datetime) -> None:
+    if port.device_id:
+        cloud.record(now, "port", "unbound", port, device_id=port.device_id)
+    port.device_id = port.device_owner = ""
+    port.updated = now
+    port.revision += 1
 
 
 def delete_port(cloud: Cloud, port: Port, now: datetime, request_id: str = "") -> None:

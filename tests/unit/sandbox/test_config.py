@@ -69,11 +69,27 @@ def test_a_file_is_a_cloud(tmp_path: Path) -> None:
         ({"networks": [{"name": "n", "cidr": "10.0.0.0/8", "project": "q"}]}, "networks.n.project"),
         ({"networks": [{"name": "n", "cidr": "10.0.0.1/24"}]}, "networks.n.cidr"),
         ({"timing": 5}, "configuration.timing: is int"),
+        ({"fence": "moat"}, "configuration.fence: is 'moat'; must be one of part, name, token, none"),
+        ({"faults": [{"kind": "gremlin"}]}, r"configuration.faults\[0\].kind: is 'gremlin'; must be one of slow, "),
+        ({"faults": [{"kind": "cut", "chance": 2}]}, r"configuration.faults\[0\].chance: is 2.0"),
     ],
 )
 def test_mistakes_are_named(change: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         from_document(MINIMAL | change)
+
+
+def test_faults_of_the_configuration_are_on_from_the_start_and_after_a_reset() -> None:
+    config = from_document(MINIMAL | {"faults": [{"kind": "429", "path": "/servers$", "times": 1}], "fence": "name"})
+    assert from_document(json.loads(json.dumps(dataclasses.asdict(config)))) == config
+    with running(config) as cloud:
+        client = Client(cloud, user="u", project="p", secret="secret")
+        for _ in range(2):
+            assert [client("GET", "/compute/v2.1/servers").status_code for _ in range(2)] == [429, 200]
+            cloud.reset(keep_identity=True)
+        cloud.faults.clear()
+        assert client("GET", "/compute/v2.1/servers").status_code == 200
+        client.session.close()
 
 
 def test_files_that_are_no_configuration(tmp_path: Path) -> None:

@@ -72,6 +72,47 @@ def test_most_at_once_counts_overlap_not_total(client: Any, cloud: Any, clock: A
     assert cloud.log.most_at_once("server") == 2
 
 
+def test_the_log_is_read_on_from_where_it_was_read_to(client: Any, clock: Any) -> None:
+    first = client.create("a")
+    answer = client.get("/_control/log?since=0")
+    assert ([entry["id"] for entry in answer["entries"]], answer["next"]) == ([first], 1)
+    clock.pass_by(10)
+    answer = client.get(f"/_control/log?since={answer['next']}&kind=server")
+    assert [(entry["id"], entry["event"]) for entry in answer["entries"]] == [(first, "active")]
+    assert answer["next"] == 3, "its port was made in between"
+    assert client.get("/_control/log?since=3") == {"entries": [], "next": 3}
+    assert client("GET", "/_control/log?since=-1").status_code == 400
+
+
+def test_the_log_names_what_carries_a_description_only(client: Any, cloud: Any) -> None:
+    client.create_port(description="leeway:lease=1")
+    wanted = {"floating_network_id": client.public_id, "description": "leeway:lease=1"}
+    address = client("POST", "/network/v2.0/floatingips", {"floatingip": wanted}).json()["floatingip"]["id"]
+    client("DELETE", f"/network/v2.0/floatingips/{address}")
+    for kind in ("port", "floating_ip"):
+        for entry in cloud.log.entries(kind=kind):
+            assert entry.metadata == {"description": "leeway:lease=1"}
+
+
+def test_most_active_counts_each_lease_apart(client: Any, clock: Any) -> None:
+    lease = {"metadata": {"leeway:lease": "a"}}
+    first, second = client.create(**lease), client.create(**lease)
+    client.create(metadata={"leeway:lease": "b"})
+    client.create()
+    assert client.get("/_control/most-active?by=leeway:lease") == {"most": {}}, "nothing is active yet"
+    clock.pass_by(9)
+    client("DELETE", f"/compute/v2.1/servers/{second}")
+    clock.pass_by(1)
+    assert client.get("/_control/most-active?by=leeway:lease") == {"most": {"a": 1, "b": 1}}
+    clock.pass_by(100)
+    client.act(first, "os-stop")
+    clock.pass_by(100)
+    client.create(**lease)
+    clock.pass_by(10)
+    assert client.get("/_control/most-active?by=leeway:lease") == {"most": {"a": 2, "b": 1}}
+    assert client("GET", "/_control/most-active").status_code == 400
+
+
 def test_foreign_servers(client: Any, cloud: Any) -> None:
     token = client.session.headers["X-Auth-Token"]
     added = _control(client, "POST", "servers", {"count": 5, "flavor": "a1.medium"})

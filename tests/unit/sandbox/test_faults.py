@@ -99,6 +99,47 @@ def test_what_is_hidden_shows_later(client: Any, cloud: Any, clock: Any) -> None
     assert client.server(identifier)["status"] == "ACTIVE"
 
 
+def test_nothing_tells_of_a_hidden_server_though_it_runs_and_counts(client: Any, cloud: Any, clock: Any) -> None:
+    port = client.create_port()
+    address = {"floating_network_id": client.public_id, "port_id": port["id"]}
+    assert client("POST", "/network/v2.0/floatingips", {"floatingip": address}).status_code == 201
+    cloud.faults.add("hidden", method="POST", path="/servers$", times=2, seconds=60)
+    fixed = client.create("fixed", networks=[{"port": port["id"]}])
+    loose = client.create("loose")
+    clock.pass_by(59)
+    assert [entry.id for entry in cloud.log.entries(event="active")] == [fixed, loose]
+    ports = client.get("/network/v2.0/ports")["ports"]
+    assert [(item["id"], item["device_id"], item["device_owner"]) for item in ports] == [(port["id"], "", "")]
+    (floating,) = client.get("/network/v2.0/floatingips")["floatingips"]
+    assert floating["port_details"]["device_id"] == ""
+    for identifier in (fixed, loose):
+        assert client.get(f"/network/v2.0/ports?device_id={identifier}")["ports"] == []
+    used = client.get(f"/compute/v2.1/os-quota-sets/{client.project_id}/detail")["quota_set"]["instances"]["in_use"]
+    assert used == 2
+    taken = client("POST", SERVERS, client.server_request(networks=[{"port": port["id"]}]))
+    assert taken.status_code == 409, "the port is taken though it does not look so"
+    clock.pass_by(1)
+    for identifier in (fixed, loose):
+        assert len(client.get(f"/network/v2.0/ports?device_id={identifier}")["ports"]) == 1
+
+
+def test_chance_is_drawn_from_seeded_dice(client: Any, cloud: Any) -> None:
+    def run() -> list[int]:
+        fault = cloud.faults.add("429", method="GET", path="/servers$", chance=0.5)
+        statuses = [client("GET", SERVERS).status_code for _ in range(40)]
+        assert cloud.faults.hits(fault) == statuses.count(429)
+        return statuses
+
+    first = run()
+    assert 5 < first.count(429) < 35
+    cloud.reset(keep_identity=True)
+    assert run() == first
+    cloud.faults.clear()
+    fault = cloud.faults.add("429", method="GET", path="/servers$", chance=0.5, times=2)
+    assert [client("GET", SERVERS).status_code for _ in range(40)].count(429) == 2, "the spared ones do not count"
+    assert cloud.faults.hits(fault) == 2
+
+
 def test_a_hidden_server_can_be_deleted(client: Any, cloud: Any, clock: Any) -> None:
     cloud.faults.add("hidden", method="POST", seconds=3600, times=1)
     identifier = client.create()
@@ -167,6 +208,15 @@ def test_no_capacity_is_said_only_after_the_202(client: Any, cloud: Any, clock: 
     assert [entry.event for entry in cloud.log.entries(id=identifier)] == ["created", "error", "deleting", "deleted"]
 
 
+def test_no_capacity_may_be_said_late(client: Any, cloud: Any, clock: Any) -> None:
+    cloud.faults.add("no_capacity", path="/servers$", times=1, seconds=25)
+    identifier = client.create()
+    clock.pass_by(24)
+    assert client.server(identifier)["status"] == "BUILD"
+    clock.pass_by(1)
+    assert client.server(identifier)["status"] == "ERROR"
+
+
 def test_a_server_vanishes(client: Any, cloud: Any, clock: Any) -> None:
     cloud.faults.add("vanish", path="/servers$", times=1, seconds=20)
     port = client.create_port()
@@ -187,6 +237,8 @@ def test_a_server_vanishes(client: Any, cloud: Any, clock: Any) -> None:
         ("500", {"service": "volume"}, "service"),
         ("500", {"times": 0}, "times"),
         ("500", {"skip": -1}, "skip"),
+        ("500", {"chance": 0}, "chance"),
+        ("500", {"chance": 1.5}, "chance"),
         ("500", {"path": "["}, "path"),
         ("500", {"colour": "red"}, "colour"),
     ],
