@@ -15,7 +15,7 @@ from accounting.metering import CardSpan, Meter, Sighting, Use, meter, outside
 from accounting.models.charges import Charge, Segment
 from accounting.models.grants import Grant, MoneyHold
 from accounting.models.ledger import Balance
-from accounting.rating import PUBLIC_ADDRESS
+from broker.meters import ADDRESS_SKU
 from broker.models.catalogue import CatalogueVersion, Offer, RateCardVersion
 from broker.models.federation import Provider, Site
 from broker.models.leases import Lease, LeaseState, Observation, Part
@@ -54,14 +54,16 @@ class History:
     segments: tuple[Segment, ...]
     charged: frozenset[UUID]
 
+    @property
+    def known_until(self) -> datetime:
+        """When the machine was last seen; where it never was, when its lease was made."""
+        return max([*(sighting.seen_at for sighting in self.sightings), self.lease.seen_at or self.lease.made_at])
+
     def uses(self, *, known_until: datetime | None = None) -> list[Use]:
         """What its segments should be, without what is charged already.
 
         `known_until` is when the machine was last seen, unless told otherwise (for a forecast up to now).
         """
-        seen = [sighting.seen_at for sighting in self.sightings]
-        if known_until is None:
-            known_until = max([*seen, self.lease.seen_at or self.lease.made_at])
         cuts = set(self.grant_ends)
         if self.address is not None:
             cuts |= {self.address.made_at} | ({self.address.gone_at} if self.address.gone_at else set())
@@ -71,7 +73,7 @@ class History:
             skus=self.skus,
             cards=self.cards,
             cuts=cuts,
-            known_until=known_until,
+            known_until=known_until or self.known_until,
         )
         periods = [
             Period(segment.starts_at, segment.ends_at)
@@ -88,7 +90,7 @@ class History:
     def skus_at(self, use: Use) -> tuple[str, ...]:
         """What is paid for during a use: the machine, and its address where it has one."""
         has_address = self.address is not None and self.address.covers(use.starts_at)
-        return (use.sku, PUBLIC_ADDRESS) if has_address else (use.sku,)
+        return (use.sku, ADDRESS_SKU) if has_address else (use.sku,)
 
 
 def use_of(segment: Segment) -> Use:

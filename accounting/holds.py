@@ -12,14 +12,18 @@ from datetime import datetime
 from decimal import ROUND_CEILING, Decimal
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from accounting.charging import Prices
+from accounting.histories import histories
 from accounting.models.grants import Grant, MoneyHold
 from accounting.models.ledger import Balance
 from broker.errors import Conflict, GrantExhausted, NotFound, RateMissing
+from broker.models.leases import Lease
 from broker.models.people import Project
 from broker.models.workloads import Order
+from broker.ports import SoFar
 from broker.values import STORED, Amount, Commodity, exact, plain, utc
 
 
@@ -76,6 +80,34 @@ class GrantLedger:
     The caller's transaction locks the project's grant balances first, in the order of their ids, then order and lease.
     """
 
+    def lock(self, session: Session, order_id: UUID) -> None:
+        """Lock the balances of the grants of the order's project, in the order of their ids."""
+        _lock_balances(session, _project(session, order_id)[0])
+
+    def so_far(self, session: Session, order_id: UUID) -> SoFar:
+        """What was charged to the order's open hold, and what was used and is not charged yet.
+
+        Where nothing is locked, what is charged meanwhile is counted twice and never left out.
+
+        Raises:
+            PriceUnknown: where a part of what was used has no price.
+        """
+        prices = Prices(session)
+        amounts: list[Amount] = []
+        seen: dict[UUID, datetime] = {}
+        unsettled = select(Lease.id).where(Lease.order_id == order_id, Lease.settled_at.is_(None))
+        for history in histories(session, session.scalars(unsettled).all()):
+            seen[history.lease.id] = history.known_until
+            amounts.extend(rated.cost for rated in prices.unposted(history, now=history.known_until))
+        used = (
+            select(Balance.commodity, func.sum(MoneyHold.amount - MoneyHold.remaining))
+            .join(Balance, Balance.id == MoneyHold.balance_id)
+            .where(MoneyHold.order_id == order_id, MoneyHold.released_at.is_(None))
+            .group_by(Balance.commodity)
+        )
+        amounts.extend(Amount.of(value, code) for code, value in session.execute(used))
+        return SoFar(amounts, seen)
+
     def hold(
         self, session: Session, order_id: UUID, amounts: Sequence[Amount], until: datetime, *, now: datetime
     ) -> None:
@@ -116,26 +148,36 @@ class GrantLedger:
         session.flush()
 
 
-def _booking(session: Session, order_id: UUID, until: datetime, *, now: datetime) -> Booking:
+def _project(session: Session, order_id: UUID) -> tuple[UUID, str]:
+    """Id and name of the project that the order is of."""
     found = session.execute(
         select(Project.id, Project.name).join(Order, Order.project_id == Project.id).where(Order.id == order_id)
     ).one_or_none()
     if found is None:
         raise NotFound(f"There is no order {order_id}.", order=str(order_id))
-    return Booking(order_id, found.id, found.name, utc(now, field="now"), utc(until, field="until"))
+    return found.id, found.name
 
 
-def _purses(session: Session, booking: Booking) -> list[Purse]:
-    """The project's grants in the order of their positions, their balances locked in the order of their ids."""
+def _booking(session: Session, order_id: UUID, until: datetime, *, now: datetime) -> Booking:
+    return Booking(order_id, *_project(session, order_id), utc(now, field="now"), utc(until, field="until"))
+
+
+def _lock_balances(session: Session, project_id: UUID) -> dict[Grant, Balance]:
+    """The project's grants with their balances, locked in the order of their ids and read afresh."""
     rows = session.execute(
         select(Grant, Balance)
         .join(Balance, (Balance.account_id == Grant.account_id) & (Balance.commodity == Grant.commodity))
-        .where(Grant.project_id == booking.project_id)
+        .where(Grant.project_id == project_id)
         .order_by(Balance.id)
         .with_for_update(of=Balance, key_share=True)
         .execution_options(populate_existing=True)
     )
-    balances = dict(rows.all())
+    return dict(rows.all())
+
+
+def _purses(session: Session, booking: Booking) -> list[Purse]:
+    """The project's grants in the order of their positions, their balances locked."""
+    balances = _lock_balances(session, booking.project_id)
     # Read after the lock: holds change only under it.
     holds = {
         hold.balance_id: hold

@@ -10,12 +10,10 @@ from uuid import UUID
 
 from accounting.models.charges import Charge, ChargeState, Segment
 from broker.errors import PriceUnknown
+from broker.meters import ADDRESS_SKU
 from broker.models.leases import LeaseState
 from broker.pricing import PricePart, RateCard, amount
 from broker.values import STORED, Amount, Period, Unit, exact, utc
-
-# The SKU of a public address, in every rate card.
-PUBLIC_ADDRESS = "public-address"
 
 # Machines and addresses are metered by time and by nothing else. Names as FOCUS writes units.
 _FOCUS_UNITS = {Unit.HOUR: "Hours", Unit.SECOND: "Seconds"}
@@ -74,7 +72,7 @@ def _rate(
             hint="Price it per hour or per second.",
             sku=sku,
         )
-    share = Decimal(1) if sku == PUBLIC_ADDRESS else card.share(state.value)
+    share = Decimal(1) if sku == ADDRESS_SKU else card.share(state.value)
     already = used.get(sku, Decimal(0))
     priced = amount(card, sku, Decimal(1), period, share=share, already_used=already)
     for part in priced.parts:
@@ -88,7 +86,7 @@ def _rate(
 def charge(segment: Segment, rated: Rated, *, entry_id: UUID, resource: Resource) -> Charge:
     """The row for one rated tier of a segment that is closed."""
     assert segment.ends_at is not None, "only closed segments are charged"
-    is_address = rated.sku == PUBLIC_ADDRESS
+    is_address = rated.sku == ADDRESS_SKU
     start, end = billing_month(segment.starts_at)
     # The price that the state's share leaves, so that cost = unit price x quantity up to the ninth decimal.
     with exact():

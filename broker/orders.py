@@ -17,7 +17,16 @@ from sqlalchemy import Select, exists, func, or_, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from broker.claims import Claim, set_fenced
-from broker.errors import Conflict, GrantExhausted, InvalidInput, NoOffer, NotFound, QuotaExhausted, QuoteExpired
+from broker.errors import (
+    Conflict,
+    GrantExhausted,
+    InvalidInput,
+    NoOffer,
+    NotFound,
+    PriceUnknown,
+    QuotaExhausted,
+    QuoteExpired,
+)
 from broker.launching import close_stuck
 from broker.models.catalogue import Offer
 from broker.models.federation import Site
@@ -28,13 +37,14 @@ from broker.placement import Workload
 from broker.ports import Jobs, Ledger
 from broker.quota import hold_quota, take_quota
 from broker.quotes import assumptions_of
-from broker.reckoning import Rates, Run, paid_until, runs_of, whole_hold
+from broker.reckoning import Rates, Run, margin_of, paid_until, runs_of, whole_hold
 from broker.remote import MachineSpec
+from broker.removing import NETWORK_FINDING
 from broker.restored import refuse_while_observing
 from broker.timeline import close_finding, tell, tell_order
 from broker.tools import Tools
 from broker.units import counted, show_memory
-from broker.values import Amount
+from broker.values import Amount, Period
 from broker.watching import FAILED_FINDING
 from broker.workloads import parse
 
@@ -271,7 +281,8 @@ def finish_lease(tools: Tools, mine: Claim) -> None:
         )
         tell(session, lease, "gone", "nothing of it is left at the site")
         close_stuck(session, lease.id)
-        close_finding(session, FAILED_FINDING, str(lease.id))
+        for kind in (FAILED_FINDING, NETWORK_FINDING):
+            close_finding(session, kind, str(lease.id))
         if lease.failure is None or order.state not in GOING_ON:
             return
         if following is None:
@@ -331,10 +342,9 @@ def _fail_over(
     # other locks; the order's own row comes after the balances.
     session.execute(select(func.pg_advisory_xact_lock(func.hashtext(f"next offer:{order.id}"))))
     for picked in _approved(session, order, lease, workload):
-        hold = _hold_with(session, order, lease, picked)
-        with contextlib.suppress(QuotaExhausted, GrantExhausted, Conflict), session.begin_nested():
+        with contextlib.suppress(QuotaExhausted, GrantExhausted, PriceUnknown, Conflict), session.begin_nested():
             shares = take_quota(session, picked, workload, members=1, instead_of=lease)
-            tools.ledger.extend(session, order.id, [hold], order.placed_at + order.duration, now=_now(session))
+            _hold_with(session, order, lease, picked, ledger=tools.ledger)
             return picked, shares
     return None
 
@@ -357,14 +367,19 @@ def _approved(session: Session, order: Order, lease: Lease, workload: Workload) 
     return [offer for offer in later if offer.commodity == limit.commodity.code and offer.total <= limit.value]
 
 
-def _hold_with(session: Session, order: Order, lease: Lease, following: QuoteOffer) -> Amount:
-    """The order's whole hold when `lease`'s member moves to another offer: each member's share of its own offer."""
-    offers = session.execute(
-        select(Lease.member, QuoteOffer.hold)
-        .join(QuoteOffer, QuoteOffer.id == Lease.quote_offer_id)
-        .where(Lease.order_id == order.id)
-        .order_by(Lease.member, Lease.made_at)
+def _hold_with(session: Session, order: Order, lease: Lease, following: QuoteOffer, *, ledger: Ledger) -> None:
+    """Change the order's hold to what it needs when `lease`'s member moves to another offer."""
+    ledger.lock(session, order.id)
+    session.refresh(order)  # an extension may have come before our lock
+    now = _now(session)
+    so_far = ledger.so_far(session, order.id)
+    others = session.scalars(
+        select(Lease)
+        .where(Lease.order_id == order.id, Lease.gone_at.is_(None), Lease.id != lease.id)
+        .execution_options(populate_existing=True)
     )
-    latest = dict(offers.all()) | {lease.member: following.hold}
-    total = sum(latest.values(), Decimal(0)) / order.members
-    return Amount.of(total, following.commodity)
+    runs = runs_of(session, order, others, so_far, until=None, now=now)
+    end = max(now, paid_until(order, now + order.duration)) + margin_of(session, order)
+    runs.append(Run(following.offer_id, bool(lease.spec.get("public_address")), Period(now, end)))
+    amounts = whole_hold(Rates(session, now), so_far, runs)
+    ledger.extend(session, order.id, amounts, max(run.period.end for run in runs), now=now)

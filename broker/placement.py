@@ -94,12 +94,24 @@ class Assumptions:
     """Settings that a price rests on; shown in every quote.
 
     Attributes:
-        stop_delay: time that stopping may take after the end, paid at the running price.
+        stop_delay: all delays of the stop ladder. After its end a machine is powered off and kept for so long, then
+            deleted. Held at the running price, though it is off: a site may be unable to power off, and then it runs.
         settle_time: as in the launch contract, added to the hold.
+        hold_window: a longer workload is paid for by a hold of this length, which is extended as time goes by.
     """
 
     stop_delay: timedelta = timedelta(minutes=15)
     settle_time: timedelta = timedelta(minutes=2)
+    hold_window: timedelta = timedelta(days=7)
+
+    @property
+    def margin(self) -> timedelta:
+        """What a hold covers beyond the time that a machine may run."""
+        return self.stop_delay + self.settle_time
+
+    def held_for(self, duration: timedelta) -> timedelta:
+        """The time that the first hold of a workload of this duration covers."""
+        return min(duration, self.hold_window) + self.margin
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +140,11 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A surviving offer, priced for the whole workload (all members). `hold` >= `total` is what must be free."""
+    """A surviving offer, priced for the whole workload (all members).
+
+    `hold` is what must be free: more than `total`, as it covers the stop ladder too, save where a workload is longer
+    than the window of one hold.
+    """
 
     offer: CatalogueOffer
     site: CatalogueSite

@@ -7,6 +7,7 @@ and `Facts`, `web/` implements `Vault` and `Jobs`. The values that cross are in 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol, runtime_checkable
 from uuid import UUID
@@ -162,8 +163,27 @@ class Facts(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class SoFar:
+    """What an order's money went into: charged to its open hold, and used but not charged yet.
+
+    `seen`: per lease, the moment up to which that counts, which is when its machine was last seen.
+    """
+
+    amounts: Sequence[Amount]
+    seen: Mapping[UUID, datetime]
+
+
 class Ledger(Protocol):
     """Sets money aside. Everything happens in the caller's transaction."""
+
+    def lock(self, session: Session, order_id: UUID) -> None:
+        """Lock what pays for the order, for whoever must lock the order and its leases before the hold is changed."""
+        ...
+
+    def so_far(self, session: Session, order_id: UUID) -> SoFar:
+        """What the order used so far; raises `PriceUnknown` where a price of that is not known."""
+        ...
 
     def hold(
         self, session: Session, order_id: UUID, amounts: Sequence[Amount], until: datetime, *, now: datetime

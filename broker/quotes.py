@@ -7,7 +7,7 @@ be replayed.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -115,6 +115,15 @@ def assumptions_document(assumptions: Assumptions) -> dict[str, Any]:
         name: value.total_seconds() if isinstance(value, timedelta) else value
         for name, value in asdict(assumptions).items()
     }
+
+
+def assumptions_of(quote: Quote) -> Assumptions:
+    """What a stored quote rests on. One that knows no window holds the whole duration."""
+    kept = {
+        field.name: quote.assumptions[field.name] for field in fields(Assumptions) if field.name in quote.assumptions
+    }
+    times = {name: timedelta(seconds=seconds) for name, seconds in kept.items()}
+    return Assumptions(**{"hold_window": timedelta.max, **times})
 
 
 def best_candidates(ranking: Ranking) -> list[tuple[int, Candidate]]:

@@ -95,7 +95,7 @@ def _services(settings: Settings, sessions: sessionmaker[Session], queue: App) -
         settle=settings.settle_time,
     )
     pace = Pace(listing=settings.listing_interval, catalogue=settings.catalogue_interval, call=settings.listing_timeout)
-    assumptions = Assumptions(stop_delay=settings.stop_delay)
+    assumptions = Assumptions(stop_delay=settings.stop_delay, hold_window=settings.hold_window)
     if settings.settle_time is not None:
         assumptions = replace(assumptions, settle_time=settings.settle_time)
     doors = Doors(sessions, Registry(), vault, installation)

@@ -54,7 +54,10 @@ class Settings(BaseSettings):
     last_look: Duration = Field(timedelta(minutes=5), description="Longest wait between two looks at a failing lease.")
     settle_time: Duration | None = Field(None, description="Overrides what the adapters say; tests only.")
     quote_lifetime: Duration = Field(timedelta(hours=1), description="How long a quote's prices are promised.")
-    stop_delay: Duration = Field(timedelta(minutes=15), description="Time that stopping may take, held in money.")
+    stop_delay: Duration = Field(timedelta(minutes=15), description="How long a machine is kept, off, after its end.")
+    hold_window: Duration = Field(
+        timedelta(days=7), gt=timedelta(0), description="Longest time that one hold pays for; it is extended in time."
+    )
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least level that is logged.")
 
     @property

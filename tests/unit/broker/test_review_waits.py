@@ -6,6 +6,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
 from uuid import UUID
 
 import pytest
@@ -129,9 +130,8 @@ def test_two_members_that_fail_over_at_once_both_count_in_the_hold(world: World)
         wanted = session.scalars(
             select(QuoteOffer.hold).where(QuoteOffer.quote_id == order.quote_id, QuoteOffer.rank == 2)
         ).one()
-        assert (
-            session.scalars(select(func.sum(MoneyHold.remaining)).where(MoneyHold.order_id == order.id)).one() == wanted
-        )
+        held = session.scalars(select(func.sum(MoneyHold.remaining)).where(MoneyHold.order_id == order.id)).one()
+        assert 0 <= held - wanted < Decimal("0.00000001"), "a hold is rounded up, a quote half up"
 
 
 def test_an_idempotency_key_stands_for_one_choice_of_offer(world: World) -> None:
