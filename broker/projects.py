@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -11,13 +13,15 @@ from sqlalchemy.orm import Session
 
 from broker.documents import suggestion
 from broker.errors import Conflict, InvalidInput, NotFound
+from broker.messages import email_address, readdress
 from broker.models.federation import Institution
-from broker.models.people import Project
+from broker.models.people import Person, Project
 from broker.paging import Listed, Page, rows_of
 
 # As workload documents name it.
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _COUNTRY = re.compile(r"[A-Z]{2}")
+MOST_CONTACTS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,7 @@ class NewProject:
     title: str | None = None
     institution_title: str | None = None
     jurisdiction: str | None = None
+    contacts: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +49,14 @@ class ProjectView:
     name: str
     title: str
     institution: InstitutionView
+    contacts: Sequence[str]  # e-mail addresses that messages about the project go to
 
 
 def create_project(session: Session, new: NewProject) -> ProjectView:
     """Make a project.
 
     Raises:
-        InvalidInput: a name or the jurisdiction is not right, or not the one that is known of the institution.
+        InvalidInput: a name, an address or the jurisdiction is not right, or not the one known of the institution.
         Conflict: there is a project of this name.
     """
     _check_name("name", new.name)
@@ -61,6 +67,7 @@ def create_project(session: Session, new: NewProject) -> ProjectView:
             f"{new.jurisdiction!r} is not a country code",
             hint="Write two capital letters, like EE (ISO 3166).",
         )
+    contacts = _with([], new.contacts, field="contacts")
     if session.scalars(select(Project.id).where(Project.name == new.name)).first() is not None:
         raise Conflict(f"there is a project {new.name!r} already", hint="Choose another name.")
     institution = session.scalars(select(Institution).where(Institution.name == new.institution)).one_or_none()
@@ -76,10 +83,55 @@ def create_project(session: Session, new: NewProject) -> ProjectView:
             f"{new.institution} is known to be in {institution.jurisdiction or 'no jurisdiction'}",
             hint="Leave the jurisdiction out.",
         )
-    project = Project(name=new.name, title=new.title or new.name, institution_id=institution.id)
+    project = Project(name=new.name, title=new.title or new.name, institution_id=institution.id, contacts=contacts)
     session.add(project)
     session.flush()
     return _view(project, institution)
+
+
+def change_contacts(session: Session, name: str, *, add: Sequence[str], remove: Sequence[str]) -> ProjectView:
+    """Take addresses away, then add others; what waits to be sent goes to those who are there then.
+
+    Raises:
+        NotFound: no such project.
+        InvalidInput: an address is none, one to remove is not there, or there would be too many.
+    """
+    project = project_named(session, name)
+    session.refresh(project, with_for_update={"key_share": True})
+    contacts = list(project.contacts)
+    for position, address in enumerate(remove):
+        found = [known for known in contacts if known.casefold() == address.casefold()]
+        if not found:
+            known = f"Its contacts: {', '.join(contacts)}." if contacts else "It has none."
+            raise InvalidInput(f"remove.{position}", f"{address[:70]!r} is no contact of {name}", hint=known)
+        contacts.remove(found[0])
+    before = list(project.contacts)
+    project.contacts = _with(contacts, add, field="add")
+    if project.contacts != before:
+        readdress(session, project.id, addresses(session, project))
+    return _view(project, session.get_one(Institution, project.institution_id))
+
+
+def _with(contacts: Sequence[str], more: Sequence[str], *, field: str) -> list[str]:
+    """The contacts and those that are not among them yet."""
+    found = {address.casefold(): address for address in contacts}
+    for position, address in enumerate(more):
+        found.setdefault(address.casefold(), email_address(address, field=f"{field}.{position}"))
+    if len(found) > MOST_CONTACTS:
+        raise InvalidInput(
+            field, f"would make {len(found)} contacts", hint=f"Keep at most {MOST_CONTACTS}, or give a mailing list."
+        )
+    return list(found.values())
+
+
+def addresses(session: Session, project: Project) -> list[str]:
+    """Where messages about the project go: its contacts, and its PI where an address is known. May be empty."""
+    pi = None if project.pi_id is None else session.get_one(Person, project.pi_id).email
+    found = {address.casefold(): address for address in project.contacts}
+    with contextlib.suppress(InvalidInput):  # the PI's address comes with an identity: nobody has checked it
+        if pi is not None:
+            found.setdefault(pi.casefold(), email_address(pi, field="pi"))
+    return list(found.values())
 
 
 def _check_name(field: str, name: str) -> None:
@@ -114,4 +166,5 @@ def _view(project: Project, institution: Institution) -> ProjectView:
         name=project.name,
         title=project.title,
         institution=InstitutionView(institution.name, institution.title, institution.jurisdiction),
+        contacts=tuple(project.contacts),
     )

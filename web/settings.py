@@ -58,6 +58,9 @@ class Settings(BaseSettings):
     hold_window: Duration = Field(
         timedelta(days=7), gt=timedelta(0), description="Longest time that one hold pays for; it is extended in time."
     )
+    smtp_url: SecretStr | None = Field(None, description="The mail server; files in the data dir where not set.")
+    mail_from: str | None = Field(None, description="The address that messages come from; needed with a mail server.")
+    mail_operator: str | None = Field(None, description="Who gets messages about projects without contacts.")
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least level that is logged.")
 
     @property

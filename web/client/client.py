@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
 from ipaddress import ip_address
 from types import TracebackType
@@ -97,6 +97,11 @@ class Client:
 
     def add_project(self, wanted: Mapping[str, Json]) -> Project:
         return cast("Project", self.post("/projects", wanted))
+
+    def change_contacts(self, project: str, *, add: Sequence[str], remove: Sequence[str]) -> Project:
+        """Whom messages about the project go to; what is to be removed goes first."""
+        wanted = {"add": list(add), "remove": list(remove)}
+        return cast("Project", self.post(f"/projects/{_step(project)}/contacts", wanted))
 
     def grants(self, *, project: str | None = None) -> list[Grant]:
         return list(cast("Iterator[Grant]", self.each("/grants", project=project)))

@@ -77,6 +77,7 @@ class Project(TypedDict):
     name: str
     title: str
     institution: Institution
+    contacts: list[str]
 
 
 class Grant(TypedDict):
