@@ -246,6 +246,9 @@ def resolve(run: Pass, lease: Lease, attempt: LaunchAttempt, part: Part, *, now:
     owners = _adopt(run, lease, part)
     if attempt.id in owners or (owners and not was_found):
         return
+    if attempt.outcome not in OPEN:
+        run.done.add(attempt.id)
+        return
     is_unfenced = part.fence is Fence.NONE and not part.is_harmless
     absent_at = attempt.give_up_at + run.settle * (UNFENCED if is_unfenced else 1)
     if now < absent_at:

@@ -85,7 +85,7 @@ class Discard:
 
 @dataclass(frozen=True, slots=True)
 class Resolve:
-    """Find out what an open attempt made."""
+    """Find out what an open attempt made; or, before the lease ends, what one made that seemed to have made nothing."""
 
     attempt: LaunchAttempt
     part: Part
@@ -198,7 +198,13 @@ def _towards_found(lease: Lease, done: frozenset[UUID]) -> Step:
 
 
 def _towards_gone(lease: Lease, done: frozenset[UUID]) -> Step:
-    """Parts go in the reverse order of their making, each seen gone before the next."""
+    """Parts go in the reverse order of their making, each seen gone before the next.
+
+    Before that, whatever came too late to be found: it may use the parts that are left.
+    """
+    for attempt in lease.attempts:
+        if attempt.outcome is Outcome.ABSENT and attempt.id not in done:
+            return Resolve(attempt, next(part for part in lease.parts if part.id == attempt.part_id))
     for part in reversed(lease.parts):
         if part.remote_id is not None and part.gone_at is None:
             return Wait(None) if part.id in done else Remove(part)

@@ -6,16 +6,19 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
 
 from broker.claims import writing
 from broker.errors import SiteError
 from broker.launching import Pass, close_stuck, tell_stuck
 from broker.models.audit import Event
-from broker.models.leases import LaunchAttempt, Lease, LeaseState, Outcome, Part
+from broker.models.leases import Desired, LaunchAttempt, Lease, LeaseState, Outcome, Part
 from broker.observations import last_observations, see, see_gone
 from broker.ports import Endings
-from broker.remote import PartKind, RemoteMachine
-from broker.timeline import tell
+from broker.remote import Fence, PartKind, RemoteMachine
+from broker.timeline import Concern, raise_finding, tell
+
+NETWORK_FINDING = "network_in_doubt"
 
 # Who looks again within so many first looks has seen an end as it happened; later, the site is asked when it was.
 PROMPT = 10
@@ -40,6 +43,25 @@ def discard(run: Pass, attempt: LaunchAttempt, part: Part) -> None:
     with run.sessions.begin() as session:
         close_stuck(session, attempt.id)
         session.execute(update(LaunchAttempt).where(LaunchAttempt.id == attempt.id).values(outcome=Outcome.GONE))
+        if part.kind is PartKind.SERVER and part.fence is Fence.PART and part.remote_id is not None:
+            _tell_of_lost_network(session, session.get_one(Lease, part.lease_id))
+
+
+def _tell_of_lost_network(session: Session, lease: Lease) -> None:
+    """When Nova clears away the machine that lost the port, it takes it from the one that has it (measured: 10 of 10)."""
+    if lease.gone_at is not None or lease.desired is Desired.GONE:
+        return
+    concern = Concern(
+        kind=NETWORK_FINDING,
+        key=str(lease.id),
+        text=f"{lease.project}/{lease.spec['name']} shared its port with a second machine, which is deleted now; "
+        "its own network may be cut off",
+        hint="Try to reach it. If it does not answer, stop it (`leeway stop`) and order again, or have the site's "
+        "operator attach its port anew.",
+        site_id=lease.site_id,
+        lease_id=lease.id,
+    )
+    raise_finding(session, concern, now=session.scalars(select(func.clock_timestamp())).one())
 
 
 def remove(run: Pass, lease: Lease, part: Part, *, now: datetime) -> None:
