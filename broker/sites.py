@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from broker.errors import Conflict, InvalidInput, LeewayError, NotFound
@@ -21,6 +22,7 @@ from broker.tools import Tools
 OBSERVE = "observe"
 CHECK = "check"
 
+_BROKE_OFF = "the check broke off by an error of Leeway's own"
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,58}[a-z0-9])?")
 
 
@@ -149,13 +151,27 @@ def check_site(tools: Tools, site_id: UUID) -> None:
     """Try the credential step by step, and keep what was found, unless a check that began later has answered."""
     with tools.sessions() as session:
         asked_at = session.scalars(select(func.clock_timestamp())).one()
+    # Stands where an error of our own ends the check, which would otherwise be wanted, and tried again, for ever.
+    found: Sequence[Diagnosis] = [Diagnosis("contact", ok=False, detail=_BROKE_OFF, hint="Leeway's log says why.")]
     try:
         found = tools.open_site(site_id).check(deadline=Deadline.after(tools.timing.call.total_seconds()))
     except LeewayError as error:  # also where our own key does not open the credential: that is what a check is for
         found = [Diagnosis(step="contact", ok=False, detail=error.detail, hint=error.hint)]
+    finally:
+        _keep(tools, site_id, found, asked_at=asked_at)
+
+
+def _keep(tools: Tools, site_id: UUID, found: Sequence[Diagnosis], *, asked_at: datetime) -> None:
     with tools.sessions.begin() as session:
         session.execute(
             update(Site)
             .where(Site.id == site_id, or_(Site.checked_at.is_(None), Site.checked_at < asked_at))
             .values(checked_at=asked_at, diagnosis=[asdict(diagnosis) for diagnosis in found])
         )
+
+
+def wants_check() -> ColumnElement[bool]:
+    """A check was asked for, and none that began since has answered."""
+    return and_(
+        Site.check_wanted_at.is_not(None), or_(Site.checked_at.is_(None), Site.checked_at < Site.check_wanted_at)
+    )

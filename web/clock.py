@@ -7,15 +7,18 @@ nothing but time.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 from uuid import UUID
 
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
-from sqlalchemy import delete, func, or_, select
+from sqlalchemy import and_, delete, exists, func, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
@@ -25,59 +28,126 @@ from broker.database import database_now
 from broker.errors import SetupError
 from broker.models.audit import ClockSlot
 from broker.models.federation import Site
-from broker.models.leases import Lease
+from broker.models.leases import Lease, Observation
 from broker.orders import RECONCILE
-from broker.sites import OBSERVE
+from broker.restored import look
+from broker.sites import CHECK, OBSERVE, wants_check
+from broker.unreachable import tell_unreachable
 from broker.values import Period, month_starts
 from web.compose import Services
-from web.queue import forget_abandoned, keys_waiting
+from web.queue import clean, keys_waiting
+from web.settings import Settings
 from web.worker import SETTLE
 
 log = logging.getLogger(__name__)
 
-# A sweep wakes at most this many; the next one goes on.
+# A sweep wakes at most this many leases; the next one goes on.
 SWEEP = 500
+
+
+# --- the ticks: each does all that is due -------------------------------------------------------------------------
 
 
 def sweep(session: Session, services: Services, now: datetime) -> None:
     """Wake workers for every lease and site that is due and that nobody is at.
 
     In the order of their ids, as everybody wakes them: two who wake the same wait for each other, and do not deadlock.
+    While Leeway only observes (`broker.restored`), no lease is claimed, so none is woken.
     """
+    _wake_sites(session, services, now)
+    standing = look(session)
+    if standing is None or standing.observing_since is not None:
+        return
     free = or_(Lease.claim_until.is_(None), Lease.claim_until < now)
     due = select(Lease.id).where(Lease.next_look_at <= now, free).order_by(Lease.next_look_at).limit(SWEEP)
-    for lease_id in sorted(_not_waiting(session, RECONCILE, session.scalars(due).all())):
-        services.jobs.defer(session, RECONCILE, str(lease_id))
-    sites = select(Site.id).where(
-        Site.next_listing_at <= now,
-        Site.is_enabled,
-        or_(Site.listing_claim_until.is_(None), Site.listing_claim_until < now),
-    )
-    for site_id in sorted(session.scalars(sites).all()):
-        services.jobs.defer(session, OBSERVE, str(site_id))
+    _wake(session, services, RECONCILE, session.scalars(due).all())
 
 
-def _not_waiting(session: Session, task: str, ids: Sequence[UUID]) -> list[UUID]:
+def _wake_sites(session: Session, services: Services, now: datetime) -> None:
+    free = or_(Site.listing_claim_until.is_(None), Site.listing_claim_until < now)
+    due = and_(Site.next_listing_at <= now, Site.is_enabled, free)
+    _wake(session, services, OBSERVE, session.scalars(select(Site.id).where(due)).all())
+    _wake(session, services, CHECK, session.scalars(select(Site.id).where(wants_check())).all())
+
+
+def _wake(session: Session, services: Services, task: str, ids: Sequence[UUID]) -> None:
     """Those that no wake-up waits for: one question for all, as a busy queue holds most of them already."""
-    waiting = keys_waiting(session, task)
-    return [key for key in ids if str(key) not in waiting]
+    waiting = keys_waiting(session, task) if ids else set()
+    for key in sorted(ids):
+        if str(key) not in waiting:
+            services.jobs.defer(session, task, str(key))
 
 
 def cut_months(session: Session, services: Services, now: datetime) -> None:
-    """Wake accounting for leases whose open segment began in an earlier month."""
+    """Wake accounting for leases whose open segment began in an earlier month, and those it has not been told of.
+
+    The latter: a process died between what it saw of a machine and the machine's money.
+    """
     opened = select(Segment.lease_id, Segment.starts_at).where(Segment.ends_at.is_(None))
-    for lease_id, starts_at in session.execute(opened).all():
-        if month_starts(Period(starts_at, max(now, starts_at))):
-            services.jobs.defer(session, SETTLE, str(lease_id))
+    due = {
+        lease_id
+        for lease_id, starts_at in session.execute(opened)
+        if month_starts(Period(starts_at, max(now, starts_at)))
+    }
+    was_seen = exists().where(Observation.lease_id == Lease.id)
+    has_segment = exists().where(Segment.lease_id == Lease.id)
+    due |= set(session.scalars(select(Lease.id).where(Lease.settled_at.is_(None), was_seen, ~has_segment)))
+    _wake(session, services, SETTLE, list(due))
+
+
+def clean_queue(session: Session, services: Services, now: datetime) -> None:  # noqa: ARG001 - a tick's signature
+    """Jobs of dead workers are nobody's: the rows say it all."""
+    timing, pace = services.tools.timing, services.tools.pace
+    clean(session, longest=2 * max(timing.call, timing.claim, pace.call))
+
+
+def tell_sites(session: Session, services: Services, now: datetime) -> None:  # noqa: ARG001 - a tick's signature
+    """Findings for sites that cannot be listed."""
+    tell_unreachable(session, now)
 
 
 def forget(session: Session, services: Services, now: datetime) -> None:  # noqa: ARG001 - a tick's signature
-    """Slots cannot be taken again: no clock is an hour late. Jobs of dead workers are nobody's: the rows say it all."""
-    session.execute(delete(ClockSlot).where(ClockSlot.slot < now - timedelta(hours=1)))
-    forget_abandoned(session)
+    """Slots cannot be taken again: no clock is hours late."""
+    session.execute(delete(ClockSlot).where(ClockSlot.slot < now - timedelta(hours=3)))
+
+
+def keep_position(session: Session, services: Services) -> None:
+    """How far the database's log has come, in this replica's own file."""
+    services.marks.keep_position(session)
 
 
 Tick = Callable[[Session, Services, datetime], None]
+OwnTick = Callable[[Session, Services], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Ticking:
+    """A tick that one replica does for all, in every slot of `every`: whole seconds, minutes or hours."""
+
+    name: str
+    tick: Tick
+    every: timedelta
+
+
+def ticks(settings: Settings) -> tuple[Ticking, ...]:
+    """What the replicas take turns in."""
+    minute, hour = timedelta(minutes=1), timedelta(hours=1)
+    return (
+        Ticking("sweep", sweep, max(timedelta(seconds=1), min(settings.sweep_interval, minute))),
+        Ticking("clean-queue", clean_queue, minute),
+        Ticking("tell-sites", tell_sites, minute),
+        Ticking("cut-months", cut_months, hour),
+        Ticking("forget", forget, hour),
+    )
+
+
+# What every replica does for itself, and how often.
+OWN: Final[dict[str, tuple[OwnTick, timedelta]]] = {
+    "keep-position": (keep_position, timedelta(minutes=1)),
+}
+
+
+# --- the clock -----------------------------------------------------------------------------------------------------
 
 
 class Clock:
@@ -87,16 +157,18 @@ class Clock:
         """Nothing runs before `__enter__`."""
         self._services = services
         self._scheduler = BackgroundScheduler(timezone=UTC)
-        seconds = max(1, int(services.settings.sweep_interval.total_seconds()))
-        self._add("sweep", sweep, timedelta(seconds=seconds), CronTrigger(second=f"*/{min(seconds, 59)}", timezone=UTC))
-        self._add("cut-months", cut_months, timedelta(hours=1), CronTrigger(minute=0, second=5, timezone=UTC))
-        self._add("forget", forget, timedelta(minutes=30), CronTrigger(minute="*/30", timezone=UTC))
+        self._patience = (3 * services.settings.sweep_interval + timedelta(seconds=30)).total_seconds()
+        self._swept = time.monotonic()
+        for ticking in ticks(services.settings):
+            self._add(ticking.name, partial(self._turn, ticking), ticking.every)
+        for name, (tick, every) in OWN.items():
+            self._add(name, partial(self._own, name, tick), every)
 
-    def _add(self, name: str, tick: Tick, every: timedelta, trigger: CronTrigger) -> None:
+    def _add(self, name: str, run: Callable[[], None], every: timedelta) -> None:
+        # `misfire_grace_time`: a late tick is a tick. One that still runs is not started twice.
         self._scheduler.add_job(
-            self._tick,
-            trigger,
-            args=(name, tick, every),
+            run,
+            _trigger(every),
             id=name,
             next_run_time=datetime.now(UTC),
             misfire_grace_time=None,
@@ -104,26 +176,43 @@ class Clock:
             max_instances=1,
         )
 
-    def _tick(self, name: str, tick: Tick, every: timedelta) -> None:
+    def _turn(self, ticking: Ticking) -> None:
         """Take the slot and do the work in one transaction; whoever comes second finds the slot taken."""
+
+        def take(session: Session, services: Services) -> None:
+            now = database_now(session)
+            length = int(ticking.every.total_seconds())
+            slot = datetime.fromtimestamp(now.timestamp() // length * length, tz=UTC)
+            row = insert(ClockSlot).values(name=ticking.name, slot=slot).on_conflict_do_nothing()
+            if session.scalars(row.returning(ClockSlot.slot)).one_or_none() is not None:
+                ticking.tick(session, services, now)
+
+        try:
+            self._own(ticking.name, take)
+        finally:
+            if ticking.tick is sweep:
+                self._swept = time.monotonic()
+
+    def _own(self, name: str, tick: OwnTick) -> None:
+        """One tick, one transaction. An error that is not the database's is logged by APScheduler, which goes on."""
         try:
             with self._services.sessions.begin() as session:
-                now = database_now(session)
-                since = int(now.timestamp() // every.total_seconds() * every.total_seconds())
-                slot = datetime.fromtimestamp(since, tz=UTC)
-                row = insert(ClockSlot).values(name=name, slot=slot).on_conflict_do_nothing().returning(ClockSlot.slot)
-                if session.scalars(row).one_or_none() is not None:
-                    tick(session, self._services, now)
+                tick(session, self._services)
         except (OperationalError, SetupError) as error:
-            # The database is busy, or away (which connecting says as SetupError): the next tick does all that this one
-            # would have done.
+            # The database is busy, or away (which connecting says as SetupError): the next tick does all of it.
             detail = error.detail if isinstance(error, SetupError) else str(error.orig)
             log.warning("clock tick failed", extra={"tick": name, "detail": detail})
+
+    @property
+    def is_alive(self) -> bool:
+        """False where it has not even tried to sweep for three intervals and half a minute."""
+        return time.monotonic() - self._swept < self._patience
 
     def __enter__(self) -> Self:
         """Start ticking."""
         # It warns when a tick is skipped because the last one still runs; that one does what is due.
         logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)
+        self._swept = time.monotonic()
         self._scheduler.start()
         return self
 
@@ -132,6 +221,16 @@ class Clock:
     ) -> None:
         """Stop, after the running tick."""
         self._scheduler.shutdown(wait=True)
+
+
+def _trigger(every: timedelta) -> CronTrigger:
+    """Five seconds into the minute or the hour, where the slots are that long: not all at once with the sweep."""
+    seconds = int(every.total_seconds())
+    if seconds < 60:
+        return CronTrigger(second=f"*/{seconds}", timezone=UTC)
+    if seconds < 3600:
+        return CronTrigger(minute=f"*/{seconds // 60}", second=5, timezone=UTC)
+    return CronTrigger(hour=f"*/{seconds // 3600}", minute=0, second=5, timezone=UTC)
 
 
 def due_count(session: Session) -> int:

@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import logging
 import threading
-import time
-from collections import Counter
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from functools import partial
 from types import TracebackType
 from typing import Self
 from uuid import UUID
@@ -18,6 +19,7 @@ from psycopg_pool import PoolTimeout
 from sqlalchemy import select
 
 from accounting.settle import settle
+from accounting.unsettled import NotedFailures, forget_failures
 from broker.claims import put_off
 from broker.database import database_now
 from broker.errors import LeewayError
@@ -27,7 +29,9 @@ from broker.orders import RECONCILE
 from broker.reconcile import reconcile
 from broker.sites import CHECK, OBSERVE, check_site
 from broker.threads import DaemonThreads
+from web.bulkheads import Bulkheads, Kind
 from web.compose import Services
+from web.queue import HEARTBEAT
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +39,8 @@ SETTLE = "settle"
 
 # A worker that lost the database tries again after this; the rows wait.
 _RECONNECT_SECONDS = 2
+# The share of a conversation's time after which a site counts as slow.
+_SLOW = 0.25
 
 
 def reconcile_lease(services: Services, lease_id: UUID) -> bool:
@@ -49,101 +55,105 @@ def reconcile_lease(services: Services, lease_id: UUID) -> bool:
 
 
 def settle_lease(services: Services, lease_id: UUID) -> None:
-    """Bring a lease's segments, charges and hold up to now."""
-    with services.sessions.begin() as session:
+    """Bring a lease's segments, charges and hold up to now. What fails is noted in its row, and raised."""
+    backoff = services.tools.timing.backoff
+    with (
+        NotedFailures(services.sessions, lease_id, backoff=backoff),
+        services.sessions.begin() as session,
+    ):
         settle(session, lease_id, now=database_now(session))
+        forget_failures(session, lease_id)
 
 
-def observe_site(services: Services, site_id: UUID) -> None:
-    """List a site if that is due."""
+def observe_site(services: Services, site_id: UUID) -> bool:
+    """List a site if that is due; True where this has been done."""
     turn = take_turn(services.tools, site_id)
-    if turn is not None:
-        observe(services.tools, turn)
+    return turn is not None and observe(services.tools, turn)
 
 
-def check(services: Services, site_id: UUID) -> None:
+def check(services: Services, site_id: UUID) -> bool:
     """Try a site's credential, and keep the diagnosis."""
     check_site(services.tools, site_id)
+    return True
 
 
-class SlowSites:
-    """Sites whose passes wait for them, so that a silent one does not keep every thread of a worker.
-
-    A site is slow after a pass that took longer than `slow_seconds`, until a pass is quick again. Meanwhile at most
-    `most` passes at once are made there. Kept per process: each learns by itself.
-    """
-
-    def __init__(self, *, most: int, slow_seconds: float) -> None:
-        """No site is slow yet."""
-        self._most = most
-        self._slow_seconds = slow_seconds
-        self._running: Counter[UUID] = Counter()  # slow site -> passes there
-        self._lock = threading.Lock()
-
-    def make_pass(self, services: Services, lease_id: UUID) -> None:
-        """A pass, or none for now where the lease's site has as many as it may."""
-        site_id = _site_of(services, lease_id) if self._running else None  # the question costs something
-        is_counted = site_id in self._running
-        if site_id is not None and is_counted and not self._enter(site_id):
-            with services.sessions.begin() as session:
-                put_off(session, lease_id, services.tools.timing.backoff(2))
-            return
-        began, has_worked = time.monotonic(), False
-        try:
-            has_worked = reconcile_lease(services, lease_id)
-        finally:
-            if site_id is not None and is_counted:
-                self._leave(site_id)
-            if time.monotonic() - began > self._slow_seconds:
-                self._note(site_id or _site_of(services, lease_id), is_slow=True)
-            elif has_worked and site_id is not None:
-                self._note(site_id, is_slow=False)
-
-    def _enter(self, site_id: UUID) -> bool:
-        with self._lock:
-            if self._running[site_id] >= self._most:
-                return False
-            self._running[site_id] += 1
-            return True
-
-    def _leave(self, site_id: UUID) -> None:
-        with self._lock:
-            if site_id in self._running:
-                self._running[site_id] = max(0, self._running[site_id] - 1)
-
-    def _note(self, site_id: UUID | None, *, is_slow: bool) -> None:
-        with self._lock:
-            if site_id is not None and is_slow:
-                self._running.setdefault(site_id, 0)
-            elif site_id is not None:
-                self._running.pop(site_id, None)
+# --- work at sites, each in its place (`web.bulkheads`) ------------------------------------------------------------
 
 
-def _site_of(services: Services, lease_id: UUID) -> UUID | None:
+def pass_in_place(services: Services, places: Bulkheads, lease_id: UUID) -> None:
+    """A pass over a lease, or none for now where work at its site has to wait: then the row says later."""
     with services.sessions() as session:
-        return session.scalars(select(Lease.site_id).where(Lease.id == lease_id)).one_or_none()
+        site_id = session.scalars(select(Lease.site_id).where(Lease.id == lease_id)).one_or_none()
+    if site_id is None or _in_place(places, site_id, Kind.PASS, lambda: reconcile_lease(services, lease_id)):
+        return
+    # The longer the queue there, the later: a thousand leases of a silent site are not a thousand jobs at once.
+    timing = services.tools.timing
+    wait = min(timing.backoff(2) + timedelta(seconds=places.sent_away(site_id) // 4), timing.last_look)
+    with services.sessions.begin() as session:
+        put_off(session, lease_id, wait)
 
 
-TASKS = {RECONCILE: reconcile_lease, SETTLE: settle_lease, OBSERVE: observe_site, CHECK: check}
+def listing_in_place(services: Services, places: Bulkheads, site_id: UUID) -> None:
+    """List a site, or leave it due: the sweep comes back to it."""
+    _in_place(places, site_id, Kind.LISTING, lambda: observe_site(services, site_id))
 
 
-def register(app: App, services: Services) -> None:
-    """Make the tasks known to the queue. A job that raises is logged once, and its row says when it is tried again."""
-    slow_seconds = services.tools.timing.call.total_seconds() / 2
-    slow_sites = SlowSites(most=max(1, services.settings.workers // 4), slow_seconds=slow_seconds)
-    tasks = TASKS | {RECONCILE: slow_sites.make_pass}
+def check_in_place(services: Services, places: Bulkheads, site_id: UUID) -> None:
+    """Check a site, or leave the check wanted: the sweep comes back to it."""
+    _in_place(places, site_id, Kind.CHECK, lambda: check(services, site_id))
 
-    def add(name: str) -> None:
-        def run(key: str) -> None:
-            try:
-                tasks[name](services, UUID(key))
-            except LeewayError as error:
-                log.warning("job failed", extra={"task": name, "key": key, "code": error.code, "detail": str(error)})
 
-        app.task(name=name)(run)
+def _in_place(places: Bulkheads, site_id: UUID, kind: Kind, ask: Callable[[], bool]) -> bool:
+    """Do it, if there is a place. What found nothing to do says nothing of the site, nor does what broke off."""
+    with places.place(site_id, kind) as work:
+        if work is None:
+            return False
+        work.has_asked = False
+        work.has_asked = ask()
+        return True
 
-    for name in TASKS:
-        add(name)
+
+# --- the tasks -------------------------------------------------------------------------------------------------------
+
+# What a wake-up's name stands for. Work that asks a site stands in the second table: it needs a place.
+TASKS: Mapping[str, Callable[[Services, UUID], None]] = {
+    SETTLE: settle_lease,
+}
+SITE_TASKS: Mapping[str, Callable[[Services, Bulkheads, UUID], None]] = {
+    RECONCILE: pass_in_place,
+    OBSERVE: listing_in_place,
+    CHECK: check_in_place,
+}
+
+
+def register(app: App, services: Services) -> Bulkheads:
+    """Make the tasks known to the queue; returns the places of this process.
+
+    A job that raises is logged once, with its traceback where the error is our own, and its row says when it is tried
+    again.
+    """
+    slow_seconds = services.tools.timing.call.total_seconds() * _SLOW
+    places = Bulkheads(services.settings.workers, slow_seconds=slow_seconds)
+    for name, job in TASKS.items():
+        _add(app, name, partial(job, services))
+    for name, site_job in SITE_TASKS.items():
+        _add(app, name, partial(site_job, services, places))
+    return places
+
+
+def _add(app: App, name: str, work: Callable[[UUID], None]) -> None:
+    def run(key: str) -> None:
+        try:
+            work(UUID(key))
+        except LeewayError as error:
+            log.warning("job failed", extra={"task": name, "key": key, "code": error.code, "detail": str(error)})
+
+    async def wait(key: str) -> None:
+        # Not as a task of the queue's own threads: a worker that lost the database waits for all of those before it
+        # connects again, and a silent site would keep it from that for minutes. This one it can leave alone.
+        await asyncio.get_running_loop().run_in_executor(None, run, key)
+
+    app.task(name=name)(wait)
 
 
 class Worker:
@@ -211,5 +221,6 @@ class Worker:
                 install_signal_handlers=False,
                 delete_jobs="always",
                 fetch_job_polling_interval=self._poll_seconds,
+                update_heartbeat_interval=HEARTBEAT.total_seconds(),
                 shutdown_graceful_timeout=self._grace_seconds,
             )

@@ -19,7 +19,7 @@ from broker.models.workloads import Order, OrderState
 from broker.orders import RECONCILE, stop_order
 from broker.sites import Doors
 from tests.world import NotedJobs, make_world
-from web.clock import forget, sweep
+from web.clock import clean_queue, sweep
 from web.compose import Services, services
 from web.identity.vault import SealedVault
 from web.settings import load_settings
@@ -62,7 +62,7 @@ def test_jobs_of_workers_that_died_do_not_stay_in_the_queue_for_ever(made: Servi
         )
         made.jobs.defer(session, RECONCILE, "waiting")
     with made.sessions.begin() as session:
-        forget(session, made, database_now(session))
+        clean_queue(session, made, database_now(session))
     with made.sessions() as session:
         locks = session.scalars(text("SELECT queueing_lock FROM procrastinate_jobs ORDER BY id")).all()
     assert locks == ["reconcile:alive", "reconcile:waiting"]
