@@ -48,7 +48,7 @@ def discard(run: Pass, attempt: LaunchAttempt, part: Part) -> None:
 
 
 def _tell_of_lost_network(session: Session, lease: Lease) -> None:
-    """When Nova clears away the machine that lost the port, it takes it from the one that has it (measured: 10 of 10)."""
+    """Nova, clearing away the machine that lost the port, takes it from the one that has it (measured: 10 of 10)."""
     if lease.gone_at is not None or lease.desired is Desired.GONE:
         return
     concern = Concern(

@@ -330,7 +330,7 @@ def test_stop_shelve_start_and_the_end_date(world: World) -> None:
             set_power(session, order.id, desired, jobs=world.jobs, actor="tests")
         world.until(lease_id, lambda lease, state=state: lease.state is state)  # type: ignore[misc] # bound now
 
-    world.wake(lease_id, ends_at=func.clock_timestamp())
+    world.wake(lease_id, ends_at=func.clock_timestamp(), grace=None)
     view = world.until_gone(lease_id)
 
     assert view.lease.stop_reason == "its end date has come"
