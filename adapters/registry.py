@@ -13,6 +13,7 @@ from uuid import UUID
 
 from adapters.cloud import Bulkhead
 from adapters.openstack.adapter import OpenStack
+from adapters.openstack.fenced import FencedOpenStack
 from broker.errors import InvalidInput, SetupError
 from broker.ports import CloudAdapter
 from broker.remote import Secret, SiteAddress
@@ -20,8 +21,8 @@ from broker.remote import Secret, SiteAddress
 Factory = Callable[[SiteAddress, Secret, Bulkhead], CloudAdapter]
 
 GROUP = "leeway.adapters"
-# A sandbox is an OpenStack in everything; its own kind lets people and pages tell it from a real cloud.
-BUILT_IN: Mapping[str, Factory] = {"openstack": OpenStack, "sandbox": OpenStack}
+# A sandbox is an OpenStack; its own kind lets people tell it from a real cloud, and gives it the setting `fence`.
+BUILT_IN: Mapping[str, Factory] = {"openstack": OpenStack, "sandbox": FencedOpenStack}
 _MOST_OPEN = 200
 
 

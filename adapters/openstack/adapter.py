@@ -1,9 +1,10 @@
-"""The OpenStack adapter: `CloudAdapter`, `Powers` and `Shelves` for one site and one credential."""
+"""The OpenStack adapter: `CloudAdapter`, `Powers`, `Shelves` and `Endings` for one site and one credential."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import ClassVar
 from uuid import UUID
 
 from adapters.cloud import Bulkhead, seconds_in
@@ -45,7 +46,8 @@ SETTINGS = (
 class OpenStack:
     """One project of one OpenStack. Thread-safe."""
 
-    capabilities = Capability.POWER | Capability.SHELVE
+    known_settings: ClassVar[tuple[str, ...]] = SETTINGS
+    capabilities = Capability.POWER | Capability.SHELVE | Capability.ENDINGS
 
     def __init__(self, site: SiteAddress, secret: Secret, bulkhead: Bulkhead) -> None:
         """Ask nothing of the site yet.
@@ -53,9 +55,10 @@ class OpenStack:
         Raises:
             InvalidInput: a field of the credential is missing, or endpoint or a setting cannot be used.
         """
-        unknown = sorted(set(site.settings) - set(SETTINGS))
+        unknown = sorted(set(site.settings) - set(self.known_settings))
         if unknown:
-            raise InvalidInput(f"settings.{unknown[0]}", "is not known", hint=f"Known are: {', '.join(SETTINGS)}.")
+            hint = f"Known are: {', '.join(self.known_settings)}."
+            raise InvalidInput(f"settings.{unknown[0]}", "is not known", hint=hint)
         self._session = Session(site, Credential.read(secret), bulkhead)
         self._networks = NetworkChoice(self._session)
         self._launcher = Launcher(self._session, self._networks)
@@ -112,6 +115,9 @@ class OpenStack:
 
     def unshelve(self, remote_id: str, *, deadline: Deadline) -> None:
         change_power(self._session, remote_id, "unshelve", deadline)
+
+    def ended_at(self, remote_id: str, *, since: datetime, deadline: Deadline) -> datetime | None:
+        return inventory.ended_at(self._session, remote_id, since=since, deadline=deadline)
 
     def close(self) -> None:
         """Close idle connections; for who drops the adapter."""

@@ -1,4 +1,8 @@
-"""Error documents of Nova, Neutron, Keystone and Glance."""
+"""Error documents of Nova, Neutron, Keystone and Glance.
+
+A 409 is `SiteConflict` unless its words say that it is something else: "what you ask for may be there already" is then
+looked into, while a refusal is taken to mean that nothing was made.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,12 @@ from broker.errors import SiteCapacity, SiteConflict, SiteQuota, SiteRefused
 
 # Nova: "Quota exceeded for cores: ...", "Maximum number of ports exceeded"; Neutron has the type OverQuota instead.
 _QUOTA = re.compile(r"quota exceeded|maximum number of [\w ]+ exceeded|quota", re.IGNORECASE)
+# What was asked for is there already. Asked first: these texts quote names that people chose ("quota-test").
+_THERE = re.compile(r"still in use|already exists|client token", re.IGNORECASE)
+# Conflicts within the request itself, which say nothing of what exists: Nova's NetworkAmbiguous and NoUniqueMatch.
+_AMBIGUOUS = re.compile(
+    r"multiple possible networks|more than one possible network|no unique match|multiple \w+ matches", re.IGNORECASE
+)
 _CAPACITY = re.compile(r"no valid host|no more ip addresses|not enough (resources|hosts)", re.IGNORECASE)
 
 _MEANINGS: dict[str, type[SiteRefused]] = {
@@ -19,7 +29,8 @@ _MEANINGS: dict[str, type[SiteRefused]] = {
     "ExternalIpAddressExhausted": SiteCapacity,
     "NoNetworkAvailable": SiteCapacity,
     "PortInUse": SiteConflict,
-    "IpAddressInUse": SiteConflict,
+    "IpAddressInUse": SiteRefused,
+    "MacAddressInUse": SiteRefused,
     "FloatingIPPortAlreadyAssociated": SiteConflict,
     "conflictingRequest": SiteConflict,
 }
@@ -47,8 +58,12 @@ def read_fault(body: bytes) -> Fault | None:
 
 def _fault(kind: str, message: str) -> Fault:
     meaning = _MEANINGS.get(kind)
-    if _QUOTA.search(message):
+    if _THERE.search(message):
+        meaning = SiteConflict
+    elif _QUOTA.search(message):
         meaning = SiteQuota
+    elif _AMBIGUOUS.search(message):
+        meaning = SiteRefused
     elif _CAPACITY.search(message):
         meaning = SiteCapacity
     return Fault(kind, message.strip(), meaning)

@@ -6,6 +6,7 @@ Key pairs have no metadata, and belong to the user; their tags ride in the comme
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID
@@ -133,6 +134,26 @@ def part_document(session: Session, kind: PartKind, remote_id: str, deadline: De
     if not isinstance(document, dict) or document.get("name" if kind is PartKind.KEY_PAIR else "id") != remote_id:
         raise foreign(doing, f"no {key} {remote_id}")
     return document
+
+
+# The site's clock may differ from ours; a site check complains from one minute on.
+_CLOCKS_DIFFER = timedelta(minutes=5)
+
+
+def ended_at(session: Session, server_id: str, *, since: datetime, deadline: Deadline) -> datetime | None:
+    """When a deleted server ended; None where Nova does not say: never deleted, purged, or lost without a deletion.
+
+    Nova shows deleted servers to a project's own users among those changed since a time.
+    """
+    changed_since = f"{(since - _CLOCKS_DIFFER).astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    query = {"changes-since": changed_since}
+    call = get(Service.COMPUTE, "/servers/detail", f"asking when server {server_id} ended", **query)
+
+    def ending(server: Document) -> datetime | None:
+        is_it = server["id"] == server_id and server.get("status") == "DELETED"
+        return utc(server.get("OS-SRV-USG:terminated_at")) if is_it else None
+
+    return next(iter(session.all(call, "servers", ending, deadline)), None)
 
 
 # --- the parts of a lease ----------------------------------------------------------------------------------------

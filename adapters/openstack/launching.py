@@ -23,16 +23,12 @@ _HOST_NAME = 63  # RFC 1123; cloud-init makes the server's name the host's
 _TAKEN_AWAY = frozenset({202, 204, 404})
 
 
-def plan(machine: MachineSpec) -> tuple[PartSpec, ...]:
-    """The parts in order. A key pair's name is unique at the site for its user."""
+def plan(machine: MachineSpec, fence: Fence = Fence.PART) -> tuple[PartSpec, ...]:
+    """The parts in order: with fence PART a port before the server, else none. A key pair's name is its user's own."""
     key_pair = (PartSpec(PartKind.KEY_PAIR, Fence.NAME, is_harmless=True),) if machine.ssh_key else ()
+    port = (PartSpec(PartKind.PORT, Fence.NONE, is_harmless=True),) if fence is Fence.PART else ()
     address = (PartSpec(PartKind.ADDRESS, Fence.NONE, is_harmless=True),) if machine.public_address else ()
-    return (
-        *key_pair,
-        PartSpec(PartKind.PORT, Fence.NONE, is_harmless=True),
-        PartSpec(PartKind.SERVER, Fence.PART, is_harmless=False),
-        *address,
-    )
+    return (*key_pair, *port, PartSpec(PartKind.SERVER, fence, is_harmless=False), *address)
 
 
 class Launcher:
@@ -52,7 +48,7 @@ class Launcher:
         if kind is PartKind.PORT:
             return self._make_port(tags, deadline)
         if kind is PartKind.ADDRESS:
-            return self._make_address(tags, _of(made, PartKind.PORT), deadline)
+            return self._make_address(tags, id_of(made, PartKind.PORT), deadline)
         return self._make_server(machine, tags, made, deadline)
 
     def _make_key_pair(self, machine: MachineSpec, tags: Tags, deadline: Deadline) -> str:
@@ -99,12 +95,16 @@ class Launcher:
             raise
 
     def _make_server(self, machine: MachineSpec, tags: Tags, made: Mapping[PartKind, str], deadline: Deadline) -> str:
+        server = self._server(machine, tags, made) | {"networks": [{"port": id_of(made, PartKind.PORT)}]}
+        return self._create_with_id(PartKind.SERVER, server, deadline)
+
+    def _server(self, machine: MachineSpec, tags: Tags, made: Mapping[PartKind, str]) -> Document:
+        """The server as it is asked for, save its networks."""
         settings = self._session.site.settings
         server: Document = {
             "name": server_name(machine.name, tags),
             "flavorRef": machine.instance_type,
             "imageRef": machine.image,
-            "networks": [{"port": _of(made, PartKind.PORT)}],
             "metadata": tags_as_metadata(tags),
         }
         if PartKind.KEY_PAIR in made:
@@ -113,18 +113,23 @@ class Launcher:
             server["user_data"] = base64.b64encode(machine.user_data.encode()).decode("ascii")
         if settings.get("availability_zone"):
             server["availability_zone"] = settings["availability_zone"]
-        # The answer holds adminPass: only the id leaves this function.
-        return self._create_with_id(PartKind.SERVER, server, deadline)
+        return server
 
-    def _create_with_id(self, kind: PartKind, body: Document, deadline: Deadline) -> str:
-        remote_id = self._create(kind, body, deadline).get("id")
+    def _create_with_id(
+        self, kind: PartKind, body: Document, deadline: Deadline, *, headers: Mapping[str, str] | None = None
+    ) -> str:
+        """Only the id leaves this function: the answer for a server holds adminPass."""
+        remote_id = self._create(kind, body, deadline, headers=headers).get("id")
         if not isinstance(remote_id, str) or not remote_id:
             raise foreign(f"making the {kind}", "no id")
         return remote_id
 
-    def _create(self, kind: PartKind, body: Document, deadline: Deadline) -> Document:
+    def _create(
+        self, kind: PartKind, body: Document, deadline: Deadline, *, headers: Mapping[str, str] | None = None
+    ) -> Document:
         service, path, key = COLLECTIONS[kind]
-        call = Call(service, "POST", path, f"making the {kind}", body={key: body}, expect=_MADE)
+        doing = f"making the {kind}"
+        call = Call(service, "POST", path, doing, body={key: body}, expect=_MADE, headers=headers or {})
         made = json_object(self._session.send(call, deadline).body, call.doing).get(key)
         if not isinstance(made, dict):
             raise foreign(call.doing, f"no object {key!r}")
@@ -157,7 +162,12 @@ class Launcher:
         return True
 
 
-def _of(made: Mapping[PartKind, str], kind: PartKind) -> str:
+def id_of(made: Mapping[PartKind, str], kind: PartKind) -> str:
+    """The id of a part that another one is made on.
+
+    Raises:
+        SiteRefused: it was not made.
+    """
     if kind not in made:
         raise SiteRefused(f"making a part on the {kind}: there is no {kind} yet; make the parts in the plan's order")
     return made[kind]

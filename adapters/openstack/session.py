@@ -43,7 +43,10 @@ _PAGES = {Service.COMPUTE: 1_000, Service.IMAGE: 1_000, Service.NETWORK: 10_000}
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request. `doing` begins the text of its errors; `microversion` is Nova's, 2.1 where None."""
+    """One request. `doing` begins the text of its errors; `microversion` is Nova's, 2.1 where None.
+
+    `headers` come beside those of every request.
+    """
 
     service: Service
     method: str
@@ -53,6 +56,7 @@ class Call:
     body: Document | None = None
     microversion: str | None = None
     expect: frozenset[int] = frozenset({200})
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 def get(service: Service, path: str, doing: str, **query: str | tuple[str, ...]) -> Call:
@@ -167,7 +171,7 @@ class Session:
         return {item["id"]: convert(item) for item in items}, last
 
     def _ask(self, channel: dict[Service, SiteConnection], call: Call, token: Token, deadline: Deadline) -> Answer:
-        headers = {"X-Auth-Token": token.value, "Accept": "application/json"}
+        headers = {**call.headers, "X-Auth-Token": token.value, "Accept": "application/json"}
         if call.microversion:
             headers["OpenStack-API-Version"] = f"compute {call.microversion}"
         body = None
