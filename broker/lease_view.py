@@ -19,6 +19,17 @@ from broker.models.workloads import Order, OrderState
 T = TypeVar("T")
 
 
+def paid_until(lease: Lease, held_until: datetime | None) -> datetime:
+    """When the stop ladder begins: at the end date, or when the money is used up that could not be extended."""
+    return lease.ends_at if held_until is None else min(lease.ends_at, held_until)
+
+
+def deleted_at(lease: Lease, held_until: datetime | None) -> datetime:
+    """When the ladder ends: what has run is kept for the grace, powered off, and can be had back until then."""
+    grace = lease.grace if lease.started_at is not None else None
+    return paid_until(lease, held_until) + (grace or timedelta(0))
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """The lease as one transaction read it. `now` is the database's clock.
@@ -34,14 +45,13 @@ class View:
 
     @property
     def paid_until(self) -> datetime:
-        """When the stop ladder begins: at the end date, or when the money is used up that could not be extended."""
-        return min(self.lease.ends_at, self.held_until or self.lease.ends_at)
+        """When the stop ladder begins."""
+        return paid_until(self.lease, self.held_until)
 
     @property
     def deleted_at(self) -> datetime:
-        """When the ladder ends: what has run is kept for the grace, powered off, and can be had back until then."""
-        grace = self.lease.grace if self.lease.started_at is not None else None
-        return self.paid_until + (grace or timedelta(0))
+        """When the stop ladder ends."""
+        return deleted_at(self.lease, self.held_until)
 
     @property
     def power(self) -> Desired:

@@ -15,6 +15,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session, selectinload
 
 from broker.documents import suggestion
 from broker.errors import Conflict, NotFound
+from broker.lease_view import deleted_at, paid_until
 from broker.models.audit import Event
 from broker.models.catalogue import Offer
 from broker.models.federation import Site
@@ -78,7 +79,11 @@ class AttemptView:
 
 @dataclass(frozen=True, slots=True)
 class MachineView:
-    """One lease. `parts` and `attempts` are None in lists."""
+    """One lease. `parts` and `attempts` are None in lists.
+
+    Unless it is extended, it is powered off at `paid_until` (which is before `ends_at` where the money is used up) and
+    deleted at `deleted_at`.
+    """
 
     lease_id: UUID
     member: int
@@ -89,6 +94,8 @@ class MachineView:
     addresses: Sequence[str]
     started_at: datetime | None
     ends_at: datetime
+    paid_until: datetime
+    deleted_at: datetime
     gone_at: datetime | None
     trouble: str | None
     parts: Sequence[PartView] | None
@@ -272,8 +279,9 @@ def _views(session: Session, rows: Sequence[OrderRow], *, in_detail: bool) -> li
 
 def _machines(session: Session, order_ids: Sequence[UUID], *, in_detail: bool) -> dict[UUID, list[MachineView]]:
     statement = (
-        select(Lease, Site.name)
+        select(Lease, Site.name, Order.held_until)
         .join(Site, Site.id == Lease.site_id)
+        .join(Order, Order.id == Lease.order_id)
         .where(Lease.order_id.in_(order_ids))
         .order_by(Lease.member, Lease.id)
         .execution_options(populate_existing=True)
@@ -281,7 +289,7 @@ def _machines(session: Session, order_ids: Sequence[UUID], *, in_detail: bool) -
     if in_detail:
         statement = statement.options(selectinload(Lease.parts), selectinload(Lease.attempts))
     found: dict[UUID, list[MachineView]] = defaultdict(list)
-    for lease, site in session.execute(statement):
+    for lease, site, held_until in session.execute(statement):
         found[lease.order_id].append(
             MachineView(
                 lease_id=lease.id,
@@ -293,6 +301,8 @@ def _machines(session: Session, order_ids: Sequence[UUID], *, in_detail: bool) -
                 addresses=lease.addresses,
                 started_at=lease.started_at,
                 ends_at=lease.ends_at,
+                paid_until=paid_until(lease, held_until),
+                deleted_at=deleted_at(lease, held_until),
                 gone_at=lease.gone_at,
                 trouble=lease.failure or lease.trouble,
                 parts=[_part(part) for part in lease.parts] if in_detail else None,

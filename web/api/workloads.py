@@ -76,6 +76,8 @@ class Machine(Shown):
     addresses: list[str]
     started_at: datetime | None
     ends_at: datetime
+    paid_until: datetime
+    deleted_at: datetime
     gone_at: datetime | None
     trouble: str | None
 

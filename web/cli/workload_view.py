@@ -127,8 +127,14 @@ def _used(item: WorkloadItem) -> str:
 def _end(item: WorkloadItem, *, now: datetime) -> str:
     if item["order"]["ended_at"] is not None:
         return f"ended {output.when(item['order']['ended_at'], now=now)}"
-    ends = [machine["ends_at"] for machine in _current(item)]
-    return output.when(max(ends), now=now) if ends else "-"
+    machines = _current(item)
+    if not machines:
+        return "-"
+    last = max(machines, key=lambda machine: machine["paid_until"])
+    over = output.moment(last["paid_until"])
+    if last["gone_at"] is not None or over is None or over > now:
+        return output.when(last["paid_until"], now=now)
+    return f"{output.when(last['paid_until'], now=now)}; deleted {output.when(last['deleted_at'], now=now)}"
 
 
 # --- money -----------------------------------------------------------------------------------------------------------

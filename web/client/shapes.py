@@ -18,6 +18,24 @@ class Health(TypedDict):
     database: str
     worker: bool
     due: int
+    observing: bool
+
+
+class Readiness(TypedDict):
+    site: str
+    ready: bool
+    why: str | None
+
+
+class Installation(TypedDict):
+    id: str
+    observing_since: str | None
+    reason: str | None
+    sites: list[Readiness]
+
+
+class Resumed(TypedDict):
+    leases: int
 
 
 class Quota(TypedDict):
@@ -168,6 +186,8 @@ class Machine(TypedDict):
     addresses: list[str]
     started_at: str | None
     ends_at: str
+    paid_until: str
+    deleted_at: str
     gone_at: str | None
     trouble: str | None
 
