@@ -26,6 +26,7 @@ from sqlalchemy.orm import Session
 from accounting.models.charges import Segment
 from broker.database import database_now
 from broker.errors import SetupError
+from broker.messages import is_mail_due
 from broker.models.audit import ClockSlot
 from broker.models.federation import Site
 from broker.models.leases import Lease, Observation
@@ -37,7 +38,7 @@ from broker.values import Period, month_starts
 from web.compose import Services
 from web.queue import clean, keys_waiting
 from web.settings import Settings
-from web.worker import SETTLE
+from web.worker import MAIL, SETTLE
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +102,12 @@ def clean_queue(session: Session, services: Services, now: datetime) -> None:  #
     clean(session, longest=2 * max(timing.call, timing.claim, pace.call))
 
 
+def post(session: Session, services: Services, now: datetime) -> None:  # noqa: ARG001 - a tick's signature
+    """Wake a worker for messages that are due: it sends them, as that takes its time."""
+    if is_mail_due(session):
+        services.jobs.defer(session, MAIL, str(services.doors.installation))
+
+
 def tell_sites(session: Session, services: Services, now: datetime) -> None:  # noqa: ARG001 - a tick's signature
     """Findings for sites that cannot be listed."""
     tell_unreachable(session, now)
@@ -137,6 +144,7 @@ def ticks(settings: Settings) -> tuple[Ticking, ...]:
         Ticking("clean-queue", clean_queue, minute),
         Ticking("tell-sites", tell_sites, minute),
         Ticking("cut-months", cut_months, hour),
+        Ticking("mail", post, minute),
         Ticking("forget", forget, hour),
     )
 

@@ -21,6 +21,7 @@ from broker.database import sessions as make_sessions
 from broker.embedded_files import make_private_dir
 from broker.errors import SetupError
 from broker.models.federation import Installation
+from broker.messages import Mailer
 from broker.placement import Assumptions
 from broker.ports import Jobs, Ledger
 from broker.quotes import Quoting
@@ -30,6 +31,7 @@ from broker.tools import Pace, Timing, Tools
 from policies.place import CheapestPlacer
 from web.identity.vault import SealedVault, load_key
 from web.private import write_once
+from web.mail import make_mailer
 from web.queue import QueuedJobs, make_app
 from web.settings import Settings
 
@@ -42,6 +44,7 @@ class Services:
     sessions: sessionmaker[Session]
     queue: App
     jobs: Jobs
+    mailer: Mailer
     doors: Doors
     ledger: Ledger
     quoting: Quoting
@@ -105,6 +108,7 @@ def _services(settings: Settings, sessions: sessionmaker[Session], queue: App) -
         sessions=sessions,
         queue=queue,
         jobs=jobs,
+        mailer=make_mailer(settings),
         doors=doors,
         ledger=ledger,
         quoting=Quoting(Catalogues(), CheapestPlacer(), GrantFacts(), assumptions, settings.quote_lifetime),

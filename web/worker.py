@@ -24,6 +24,7 @@ from broker.claims import put_off
 from broker.database import database_now
 from broker.errors import LeewayError
 from broker.inventory import observe, take_turn
+from broker.messages import send_due
 from broker.models.leases import Lease
 from broker.orders import RECONCILE
 from broker.reconcile import reconcile
@@ -36,6 +37,8 @@ from web.queue import HEARTBEAT
 log = logging.getLogger(__name__)
 
 SETTLE = "settle"
+# Its key is the installation: all of the outbox.
+MAIL = "mail"
 
 # A worker that lost the database tries again after this; the rows wait.
 _RECONNECT_SECONDS = 2
@@ -113,11 +116,17 @@ def _in_place(places: Bulkheads, site_id: UUID, kind: Kind, ask: Callable[[], bo
         return True
 
 
+def send_mail(services: Services, installation: UUID) -> None:  # noqa: ARG001 - a task's signature
+    """Send the messages that are due."""
+    send_due(services.sessions, services.mailer)
+
+
 # --- the tasks -------------------------------------------------------------------------------------------------------
 
 # What a wake-up's name stands for. Work that asks a site stands in the second table: it needs a place.
 TASKS: Mapping[str, Callable[[Services, UUID], None]] = {
     SETTLE: settle_lease,
+    MAIL: send_mail,
 }
 SITE_TASKS: Mapping[str, Callable[[Services, Bulkheads, UUID], None]] = {
     RECONCILE: pass_in_place,
