@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from broker.errors import Fenced
 from broker.models.leases import Lease
+from broker.restored import acts
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class Claim:
 
 
 def claim(sessions: sessionmaker[Session], lease_id: UUID, *, length: timedelta) -> Claim | None:
-    """Claim a due lease; None where it is not due or somebody else's claim still runs."""
+    """Claim a due lease; None where it is not due, somebody else's claim still runs, or Leeway only observes."""
     now = func.clock_timestamp()
     with sessions.begin() as session:
         row = session.execute(
@@ -40,6 +41,7 @@ def claim(sessions: sessionmaker[Session], lease_id: UUID, *, length: timedelta)
                 Lease.id == lease_id,
                 Lease.next_look_at <= now,
                 or_(Lease.claim_until.is_(None), Lease.claim_until < now),
+                acts(),
             )
             .values(generation=Lease.generation + 1, claim_until=now + length)
             .returning(Lease.generation, now)
@@ -66,16 +68,19 @@ def claimed_at(lease: Lease, mine: Claim) -> datetime:
 
 
 def set_fenced(session: Session, mine: Claim, **values: Any) -> Lease:
-    """Write to the lease's row as the claimant and return it, or raise `Fenced`."""
+    """Write to the lease's row as the claimant and return it, or raise `Fenced`.
+
+    A backup that was made while this claim ran holds its generation too, so a restore fences it as well.
+    """
     lease = session.scalars(
         update(Lease)
-        .where(Lease.id == mine.lease_id, Lease.generation == mine.generation)
+        .where(Lease.id == mine.lease_id, Lease.generation == mine.generation, acts())
         .values(**values)
         .returning(Lease)
         .execution_options(populate_existing=True)
     ).one_or_none()
     if lease is None:
-        raise Fenced(f"lease {mine.lease_id} has another worker since generation {mine.generation}")
+        raise Fenced(f"lease {mine.lease_id} has another worker since generation {mine.generation}, or was restored")
     return lease
 
 

@@ -258,6 +258,15 @@ def aurora_prices() -> dict[str, str]:
     return {"a1.small": "0.04", "a1.medium": "0.08", "a1.large": "0.20", "a1.pinned": "0.70", "public-address": "0.004"}
 
 
+def _install(sessions: sessionmaker[Session], installation: UUID) -> None:
+    """The row without which nothing is ever done, unless the program itself has made it."""
+    with sessions.begin() as session:
+        if session.get(Installation, True) is None:
+            session.add(Installation(only_one=True, installation_id=installation, made_at=database_now(session)))
+            session.flush()
+            first_imprint(session)
+
+
 @contextmanager
 def make_world(
     sessions: sessionmaker[Session], *configs: CloudConfig, grant: str = "100 EUR", doors: Doors | None = None
@@ -271,10 +280,7 @@ def make_world(
     try:
         for config in configs or (quick(aurora()),):
             clouds[config.name] = running(config)
-        with sessions.begin() as session:
-            session.add(Installation(only_one=True, installation_id=doors.installation, made_at=database_now(session)))
-            session.flush()
-            first_imprint(session)
+        _install(sessions, doors.installation)
         world = World(sessions, tools, doors, jobs, quoting, clouds)
         people(sessions, grant=grant)
         if not configs:

@@ -15,6 +15,7 @@ from web.api import (
     findings,
     grants,
     health,
+    installation,
     orders,
     projects,
     quotes,
@@ -30,7 +31,7 @@ from web.token import load_token
 from web.version import leeway_version
 
 _STATIC = Path(__file__).parent / "pages" / "static"
-_NOUNS = (health, sites, rate_cards, projects, grants, quotes, orders, workloads, spend, findings)
+_NOUNS = (health, installation, sites, rate_cards, projects, grants, quotes, orders, workloads, spend, findings)
 _PROBLEM = {
     "description": "A problem document (RFC 9457): code, detail, hint, and the field where one is wrong.",
     "content": {problems.MEDIA_TYPE: {"schema": {"type": "object"}}},

@@ -5,11 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
-from uuid import UUID, uuid4
 
 from procrastinate import App
-from sqlalchemy import func, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from accounting.grants import GrantFacts
@@ -20,7 +17,6 @@ from broker.database import Database, engine, resolve
 from broker.database import sessions as make_sessions
 from broker.embedded_files import make_private_dir
 from broker.errors import SetupError
-from broker.models.federation import Installation
 from broker.messages import Mailer
 from broker.placement import Assumptions
 from broker.ports import Jobs, Ledger
@@ -30,7 +26,7 @@ from broker.sites import Doors
 from broker.tools import Pace, Timing, Tools
 from policies.place import CheapestPlacer
 from web.identity.vault import SealedVault, load_key
-from web.private import write_once
+from web.installation import Marks
 from web.mail import make_mailer
 from web.queue import QueuedJobs, make_app
 from web.settings import Settings
@@ -41,6 +37,7 @@ class Services:
     """Everything that a request, a job or a tick works with."""
 
     settings: Settings
+    marks: Marks
     sessions: sessionmaker[Session]
     queue: App
     jobs: Jobs
@@ -87,7 +84,8 @@ def services(settings: Settings, found: Database) -> Iterator[Services]:
 
 
 def _services(settings: Settings, sessions: sessionmaker[Session], queue: App) -> Services:
-    installation = _installation(settings.data_dir / "installation", sessions)
+    marks = Marks(settings.data_dir)
+    installation = marks.establish(sessions)
     key = settings.secret_key
     vault = SealedVault(load_key(key.get_secret_value() if key else None, settings.data_dir / "key"))
     timing = Timing(
@@ -105,6 +103,7 @@ def _services(settings: Settings, sessions: sessionmaker[Session], queue: App) -
     jobs, ledger = QueuedJobs(), GrantLedger()
     return Services(
         settings=settings,
+        marks=marks,
         sessions=sessions,
         queue=queue,
         jobs=jobs,
@@ -114,37 +113,3 @@ def _services(settings: Settings, sessions: sessionmaker[Session], queue: App) -
         quoting=Quoting(Catalogues(), CheapestPlacer(), GrantFacts(), assumptions, settings.quote_lifetime),
         tools=Tools(sessions, doors.open, installation, ledger, jobs, timing, pace),
     )
-
-
-def _installation(path: Path, sessions: sessionmaker[Session]) -> UUID:
-    """This installation's id, which lies in the database and in a file outside it.
-
-    Where the two differ, the database was restored or copied from elsewhere: machines that it does not know may run,
-    and machines that it knows may be another's, so nothing may be started or deleted.
-    """
-    with sessions.begin() as session:
-        # Two first starts at once: the second waits, and finds the row.
-        session.execute(select(func.pg_advisory_xact_lock(func.hashtext("installation"))))
-        known = _read(path)
-        row = session.get(Installation, True)
-        if row is None:
-            row = Installation(only_one=True, installation_id=known or uuid4(), made_at=func.clock_timestamp())
-            session.add(row)
-            session.flush()
-        if known is None:
-            write_once(path, f"{row.installation_id}\n")
-        elif known != row.installation_id:
-            raise SetupError(
-                f"the database belongs to installation {row.installation_id}, but {path} says {known}",
-                hint="Was it restored or copied? Use its own data directory; nothing was started or changed.",
-            )
-        return row.installation_id
-
-
-def _read(path: Path) -> UUID | None:
-    try:
-        return UUID(path.read_bytes().decode(errors="replace").strip())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError):
-        raise SetupError(f"{path} holds no installation id", hint="Restore the file from a backup.") from None

@@ -17,6 +17,7 @@ def upgrade() -> None:
     op.add_column("installations", sa.Column("imprint", sa.String(), nullable=True))
     op.add_column("installations", sa.Column("observing_since", sa.DateTime(timezone=True), nullable=True))
     op.add_column("installations", sa.Column("observing_reason", sa.String(), nullable=True))
+    _imprint()
     op.add_column("leases", sa.Column("grace", sa.Interval(), nullable=True))
     op.add_column("leases", sa.Column("scope", sa.String(), nullable=True))
     op.add_column("leases", sa.Column("must_find", sa.Boolean(), server_default=sa.false(), nullable=False))
@@ -50,6 +51,21 @@ def upgrade() -> None:
     op.create_index(
         "ix_messages_due", "messages", ["next_try_at"], unique=False, postgresql_where=sa.text("sent_at IS NULL")
     )
+
+
+def _imprint() -> None:
+    """Say of the database as it is that it is the living one.
+
+    In two steps: the imprint ends with the transaction that wrote the row, which only a row already written knows.
+    """
+    op.execute("UPDATE installations SET imprint = ''")
+    op.execute("""
+        UPDATE installations
+        SET imprint = (SELECT CAST(system_identifier AS text) FROM pg_control_system())
+            || '/' || left(pg_walfile_name(pg_current_wal_flush_lsn()), 8)
+            || '/' || (SELECT CAST(oid AS text) FROM pg_database WHERE datname = current_database())
+            || '/' || CAST(xmin AS text)
+    """)
 
 
 def downgrade() -> None:

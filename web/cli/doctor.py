@@ -19,7 +19,7 @@ from web.cli.site_view import show_diagnosis, trouble
 from web.client.client import Client
 from web.client.errors import ClientError
 from web.client.place import find_place
-from web.client.shapes import Diagnosis
+from web.client.shapes import Diagnosis, Installation
 from web.compose import database
 from web.identity.vault import load_key
 from web.settings import Settings, load_settings
@@ -137,6 +137,8 @@ def _server() -> Iterator[Diagnosis]:
             health = client.health()
             yield _good("server", f"{client.place.url}, version {health['version']}")
             yield _queue(is_working=health["worker"], due=health["due"])
+            if health["observing"]:
+                yield _observing(client.installation())
             sites = client.sites()
             yield _good("access", "the server takes the token")
     except ClientError as error:
@@ -151,6 +153,13 @@ def _server() -> Iterator[Diagnosis]:
             if hint is None or hint in found:  # the last contact's words hold their way out
                 hint = f"Then run `leeway site check {site['name']}`."
             yield _bad(f"site {site['name']}", found, hint)
+
+
+def _observing(found: Installation) -> Diagnosis:
+    """After a restore: why, and what `leeway resume` still waits for."""
+    missing = "; ".join(f"{site['site']}: {site['why']}" for site in found["sites"] if not site["ready"])
+    hint = f"`leeway resume` waits for listings: {missing}." if missing else "Run `leeway resume`."
+    return _bad("restored", f"Leeway only observes: {found['reason']}", hint)
 
 
 def _queue(*, is_working: bool, due: int) -> Diagnosis:

@@ -32,6 +32,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, str]]] = {
         "open": "Print the link that opens the pages in a browser.",
         "doctor": "Check this installation, and say what to mend.",
         "db": "Bring the database's tables up to date, or check them.",
+        "resume": "Act again after the database was restored.",
     },
     "Connect": {
         "site": "Connect clouds, and look at them.",

@@ -21,9 +21,11 @@ from web.client.shapes import (
     Finding,
     Grant,
     Health,
+    Installation,
     Project,
     Quote,
     RateCard,
+    Resumed,
     Site,
     Spend,
     Workload,
@@ -72,6 +74,14 @@ class Client:
 
     def health(self) -> Health:
         return cast("Health", self.get("/health"))
+
+    def installation(self) -> Installation:
+        """Whether Leeway acts or only observes, and what is missing."""
+        return cast("Installation", self.get("/installation"))
+
+    def resume(self, leave: Sequence[str] = ()) -> Resumed:
+        """Act again after a restore; the sites in `leave` are only observed from now on."""
+        return cast("Resumed", self.post("/installation/resume", {"leave": list(leave)}))
 
     def sites(self) -> list[Site]:
         return list(cast("Iterator[Site]", self.each("/sites")))

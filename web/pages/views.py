@@ -20,6 +20,7 @@ from broker.errors import LeewayError, NotAuthenticated, NotFound, tree
 from broker.paging import Page
 from broker.quote_views import quote_view
 from broker.quotes import get_quote
+from broker.restored import look
 from broker.site_views import list_findings, list_sites
 from broker.units import show_memory
 from broker.values import Amount, plain
@@ -75,6 +76,7 @@ class Pages:
         return self._show(
             "workloads.html",
             now=now,
+            standing=look(session),
             workloads=found.items,
             money_of=order_money(session, [one.order.id for one in found.items], now=now),
             following=None if found.next is None else to_cursor(found.next),
@@ -92,6 +94,7 @@ class Pages:
         return self._show(
             "workload.html",
             now=now,
+            standing=look(session),
             workload=view,
             purse=order_money(session, [view.order.id], now=now)[view.order.id],
             quote=quote,

@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 from broker import schema
 from broker.database import Database, libpq_url, single_use_engine
 from broker.errors import SetupError
+from broker.restored import acts
 from tests.conftest import PostgresForTests
 
 
@@ -268,3 +269,14 @@ def test_the_owner_is_alone_while_it_migrates(empty_database: Database) -> None:
         with other.connect() as rival:
             assert rival.scalar(sa.select(sa.func.pg_try_advisory_lock(schema._TURN))) is False
         assert connection.closed is False
+
+
+def test_the_second_migration_takes_the_database_that_it_finds_for_the_living_one(empty_database: Database) -> None:
+    schema.upgrade(empty_database, "0001")
+    execute(
+        empty_database.application_url,
+        "INSERT INTO installations (only_one, installation_id, made_at) VALUES (true, gen_random_uuid(), now())",
+    )
+    schema.upgrade(empty_database)
+    with schema.inspecting(empty_database.application_url) as connection:
+        assert connection.scalar(sa.select(acts()))

@@ -14,7 +14,6 @@ from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session, sessionmaker
 
 from broker.database import Database
-from broker.errors import SetupError
 from broker.models.audit import ClockSlot
 from broker.models.leases import Lease, LeaseState
 from broker.models.workloads import Order, OrderState
@@ -23,7 +22,7 @@ from tests.world import QUICK, World, make_world
 from web.clock import Clock
 from web.compose import Services, services
 from web.queue import QueuedJobs
-from web.settings import Settings, load_settings
+from web.settings import load_settings
 from web.worker import Worker, register
 
 
@@ -132,15 +131,3 @@ def test_three_clocks_take_each_slot_once(made: Services) -> None:
         slots = session.scalars(select(ClockSlot.slot).where(ClockSlot.name == "sweep")).all()
     assert len(slots) == len(set(slots))
     assert len(slots) >= 2
-
-
-def test_a_foreign_database_is_refused(made: Services, database: Database, tmp_path: Path) -> None:
-    other = tmp_path / "other"
-    other.mkdir()
-    (other / "installation").write_text("00000000-0000-4000-8000-000000000000\n")
-    assert made.tools.installation
-    with (
-        pytest.raises(SetupError, match="belongs to installation"),
-        services(Settings(data_dir=other), replace(database, is_embedded=False)),
-    ):
-        pass

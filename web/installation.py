@@ -1,0 +1,137 @@
+"""What lies outside the database, so that a copy of the database can be told from the living one.
+
+Two files in the data directory: `installation` holds the installation's id, `position` how far the database's
+write-ahead log was seen to have come. Where a file and the database disagree, the database was replaced by a copy, and
+Leeway only observes until `leeway resume` (`broker.restored`).
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID, uuid4
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session, sessionmaker
+
+from broker.errors import SetupError
+from broker.models.federation import Installation
+from broker.restored import LogPosition, begin_observing, first_imprint, log_position, look
+from web.private import write_once
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """The two files of one data directory. Every process on every machine has its own."""
+
+    folder: Path
+
+    @property
+    def id_file(self) -> Path:
+        """Whose data directory this is."""
+        return self.folder / "installation"
+
+    @property
+    def position_file(self) -> Path:
+        """How far the database's log had come when last looked at."""
+        return self.folder / "position"
+
+    def establish(self, sessions: sessionmaker[Session]) -> UUID:
+        """At a start: make what is missing, and observe only where file and database disagree.
+
+        Returns:
+            The installation's id, as the database has it.
+
+        Raises:
+            SetupError: a file cannot be read or written, or holds no id.
+        """
+        with sessions.begin() as session:
+            # Two first starts at once: the second waits, and finds the row.
+            session.execute(select(func.pg_advisory_xact_lock(func.hashtext("installation"))))
+            known = self._read_id()
+            if session.get(Installation, True) is None:
+                made = Installation(only_one=True, installation_id=known or uuid4(), made_at=func.clock_timestamp())
+                session.add(made)
+                session.flush()
+            first_imprint(session)
+            found = look(session)
+            assert found is not None, "the row was made above"
+            if known is None:
+                _write(self.id_file, f"{found.installation}\n")
+            elif known != found.installation and found.observing_since is None:
+                begin_observing(
+                    session,
+                    f"the database belongs to installation {found.installation}, and {self.id_file} says {known}: it "
+                    "is another's, or was brought back from a backup of another. If it is the wrong database or data "
+                    "directory, correct LEEWAY_DATABASE_URL or LEEWAY_DATA_DIR before you resume",
+                )
+            self.keep_position(session)
+            return found.installation
+
+    def keep_position(self, session: Session) -> None:
+        """Remember how far the log has come; where it has gone back, the database's files were replaced by a copy.
+
+        While Leeway only observes, nothing new can come of it, and every machine's file catches up.
+        """
+        found, seen = log_position(session), self._read_position()
+        standing = look(session)
+        acts = standing is not None and standing.observing_since is None
+        if not acts or seen is None:
+            pass
+        elif isinstance(seen, str):
+            begin_observing(session, seen)
+        elif seen.cluster == found.cluster and seen.position > found.position:
+            begin_observing(
+                session,
+                f"the database's log ends {seen.position - found.position} bytes before the place that it had reached "
+                f"({self.position_file}): its files were replaced by an older copy",
+            )
+        _write(self.position_file, f"{found.cluster} {found.position}\n", over=True)
+
+    def take_id(self, installation: UUID) -> None:
+        """A person says that this database is the one: from now on the file says so too."""
+        if self._read_id() != installation:
+            _write(self.id_file, f"{installation}\n", over=True)
+
+    def _read_id(self) -> UUID | None:
+        try:
+            return UUID(self.id_file.read_bytes().decode(errors="replace").strip())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError):
+            raise SetupError(
+                f"{self.id_file} holds no installation id", hint="Restore the file from a backup."
+            ) from None
+
+    def _read_position(self) -> LogPosition | str | None:
+        """What the file says; None where there is none, and a reason where it cannot be told."""
+        try:
+            cluster, position = self.position_file.read_text(encoding="ascii").split()
+            return LogPosition(cluster, int(position))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise SetupError(
+                f"{self.position_file} cannot be read: {error.strerror}", hint="Give it to the account of Leeway."
+            ) from None
+        except ValueError:
+            return (
+                f"{self.position_file} is damaged, so that nobody can tell whether the database's files are the newest"
+            )
+
+
+def _write(path: Path, text: str, *, over: bool = False) -> None:
+    """Write a file whole; `over` one that is there, else only where none is."""
+    try:
+        if not over:
+            write_once(path, text)
+            return
+        draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+        write_once(draft, text)
+        draft.replace(path)
+    except OSError as error:
+        raise SetupError(
+            f"{path} cannot be written: {error.strerror}",
+            hint="Free some disk space, or give the directory to the account that runs Leeway.",
+        ) from None
