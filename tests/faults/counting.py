@@ -1,0 +1,111 @@
+"""The counting: what the clouds' logs show that Leeway's rows do not account for, and what the rows hold for nothing.
+
+Pure: logs and rows in, faults out. Charges are the matter of `tests.faults.oracle`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from broker.models.workloads import OrderState
+from tests.faults.clouds import Logs
+from tests.faults.rows import Rows
+from tests.faults.truth import Machine, machines, parts_alive, together
+
+NAMES = (
+    "extra",
+    "unowned",
+    "two_active",
+    "double_charges",
+    "missing_charges",
+    "stuck_holds",
+    "stuck_orders",
+)
+_DONE = (OrderState.OVER, OrderState.RETURNED)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that must not be: which number it counts in, and whose it is."""
+
+    count: str
+    text: str
+    lease_id: UUID | None = None
+    site: str | None = None
+
+
+def count(logs: Logs, rows: Rows, fences: Mapping[str, str]) -> list[Fault]:
+    """Everything but the charges. `fences`: of each site; on a site without one, two machines may run for a while."""
+    found = machines(logs)
+    return [
+        *_extra(found, rows),
+        *_unowned(logs, rows),
+        *_two_active(found, rows, fences),
+        *_stuck_holds(rows),
+        *_stuck_orders(rows),
+    ]
+
+
+def _owned(rows: Rows) -> set[str]:
+    """What live leases own."""
+    return {
+        part.remote_id for lease in rows.leases if lease.gone_at is None for part in lease.parts if part.gone_at is None
+    }
+
+
+def _extra(found: Sequence[Machine], rows: Rows) -> Iterator[Fault]:
+    owned = _owned(rows)
+    for machine in found:
+        if machine.gone is None and machine.lease is not None and machine.id not in owned:
+            yield Fault("extra", f"machine {machine.id} is alive", machine.lease, machine.site)
+
+
+def _unowned(logs: Logs, rows: Rows) -> Iterator[Fault]:
+    owned = _owned(rows)
+    for thing in parts_alive(logs):
+        if thing.id not in owned:
+            lease = UUID(thing.name[-32:]) if thing.name else None
+            yield Fault("unowned", f"{thing.kind} {thing.id} is alive", lease, thing.site)
+
+
+def _two_active(found: Sequence[Machine], rows: Rows, fences: Mapping[str, str]) -> Iterator[Fault]:
+    members = {lease.id: (lease.order_id, lease.member) for lease in rows.leases}
+    groups: dict[tuple[UUID, int], list[Machine]] = defaultdict(list)
+    for machine in found:
+        if machine.lease is not None and fences[machine.site] != "none":
+            # A lease that a restore forgot is a group of its own.
+            groups[members.get(machine.lease, (machine.lease, 0))].append(machine)
+    for some in groups.values():
+        for one, other, span in together(some):
+            text = f"machines {one.id} and {other.id} ran at {span.start:%H:%M:%S.%f}"
+            yield Fault("two_active", text, other.lease, other.site)
+
+
+def _excused(rows: Rows) -> set[UUID]:
+    """Leases about which an open finding tells a person what to do."""
+    return {finding.lease_id for finding in rows.findings if finding.lease_id is not None}
+
+
+def _stuck_holds(rows: Rows) -> Iterator[Fault]:
+    excused = _excused(rows)
+    gone = {lease.id: lease.gone_at is not None for lease in rows.leases}
+    of_order: dict[UUID, list[UUID]] = defaultdict(list)
+    for lease in rows.leases:
+        of_order[lease.order_id].append(lease.id)
+    for hold in rows.holds:
+        concerned = of_order[hold.order_id] if hold.lease_id is None else [hold.lease_id]
+        is_over = rows.orders[hold.order_id] in _DONE if hold.lease_id is None else gone[hold.lease_id]
+        if is_over and not excused.intersection(concerned):
+            yield Fault("stuck_holds", f"{hold.what} of order {hold.order_id} is held", concerned[0])
+
+
+def _stuck_orders(rows: Rows) -> Iterator[Fault]:
+    excused = _excused(rows)
+    for order_id, state in rows.orders.items():
+        leases = [lease.id for lease in rows.leases if lease.order_id == order_id]
+        if state not in _DONE and not excused.intersection(leases):
+            stuck = next((lease.id for lease in rows.leases if lease.id in leases and lease.settled_at is None), None)
+            yield Fault("stuck_orders", f"order {order_id} is {state}", stuck or leases[0])

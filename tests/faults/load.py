@@ -1,0 +1,207 @@
+"""What people do meanwhile: orders are placed, stopped, cancelled, powered off and on; some run to their end.
+
+Everything goes through the functions that the API calls, in transactions of its own, with an idempotency key where
+there is one: where the database is away the same request is sent again, as a person's client would.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from broker.errors import LeewayError, SetupError
+from broker.models.leases import Desired
+from broker.models.workloads import Order, OrderState
+from broker.orders import Choice, place_order, set_power, stop_order
+from broker.quotes import make_quote
+from tests.faults.federation import Federation, Price
+
+SSH_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGJ1aWx0LWZvci10ZXN0cy1vbmx5LW5vdC1hLWtleQ== tests"
+ACTOR = "crash run"
+ENDED = (OrderState.OVER, OrderState.RETURNED)
+
+Act = Callable[["Load", UUID], None]
+
+
+@dataclass(slots=True)
+class Due:
+    """Something that is to be done with an order, from a moment of the monotonic clock on."""
+
+    at: float
+    order_id: UUID
+    act: Act
+
+
+@dataclass
+class Load:
+    """The people. `step` does what is due, and is called often from one thread."""
+
+    federation: Federation
+    random: random.Random
+    alive: int = 12
+    sites: tuple[str, ...] = ()
+    is_placing: bool = True
+    placed: list[UUID] = field(default_factory=list)
+    done: Counter[str] = field(default_factory=Counter)
+    _due: list[Due] = field(default_factory=list)
+    _unplaced: tuple[str, dict[str, Any]] | None = None
+    _open: set[UUID] = field(default_factory=set)
+    _looked_at: float = 0.0
+
+    def step(self) -> None:
+        """Do what is due. A database that is away is tried again later; a refusal is counted."""
+        try:
+            self._look()
+            if self.is_placing and len(self._open) < self.alive:
+                self._place()
+            now = time.monotonic()
+            for due in [due for due in self._due if due.at <= now]:
+                due.act(self, due.order_id)
+                self._due.remove(due)
+        except (DBAPIError, SetupError):
+            self.done["database away"] += 1
+
+    def _look(self) -> None:
+        """Which orders are still going on; what was returned to its person is let go."""
+        if time.monotonic() - self._looked_at < 0.5:
+            return
+        with self.federation.services.sessions() as session:
+            states = dict(
+                session.execute(sa.select(Order.id, Order.state).where(Order.id.in_(self._open))).tuples().all()
+            )
+        self._looked_at = time.monotonic()
+        for order_id, state in states.items():
+            if state is OrderState.RETURNED:
+                self.stop(order_id)
+            if state in ENDED:
+                self._open.discard(order_id)
+                self._due = [due for due in self._due if due.order_id != order_id]
+
+    # --- ordering -------------------------------------------------------------------------------------------------
+
+    def _place(self) -> None:
+        if self._unplaced is None:
+            self._unplaced = (f"key-{self.random.getrandbits(64):016x}", self._document())
+        key, document = self._unplaced
+
+        def place(session: Session, now: datetime) -> UUID:
+            quote = make_quote(session, document, self.federation.services.quoting, now=now)
+            session.flush()
+            services = self.federation.services
+            order = place_order(
+                session, Choice(quote.id, 1, key), ledger=services.ledger, jobs=services.jobs, actor=ACTOR, now=now
+            )
+            return order.id
+
+        try:
+            order_id = self.federation.write(place)
+        except LeewayError as error:
+            if isinstance(error, SetupError):
+                raise
+            self._count(error, "order")
+            self._unplaced = None
+            return
+        self._unplaced = None
+        self.placed.append(order_id)
+        self._open.add(order_id)
+        self.done["order"] += 1
+        self._plan(order_id)
+
+    def _document(self) -> dict[str, Any]:
+        """A machine or two at one site; some may go to another one when the first refuses."""
+        chance = self.random.random
+        first = self.random.choice(self.sites)
+        sites = [first] if chance() < 0.7 else sorted({first, self.random.choice(self.sites)})
+        return {
+            "kind": "machine",
+            "name": f"crash-{len(self.placed)}",
+            "project": "climate",
+            "resources": {"cores": 2, "memory": "4 GiB"},
+            "image": "ubuntu-24.04",
+            "duration": f"{self.random.choice((4, 8, 15, 30, 60))} seconds",
+            "ssh_key": SSH_KEY,
+            "count": 2 if chance() < 0.2 else 1,
+            "public_address": chance() < 0.3,
+            "requirements": {"sites": sites},
+            "max_price": "1000 EUR",
+        }
+
+    def _plan(self, order_id: UUID) -> None:
+        """Its person's plans: most stop it at some time, many before it is even there; others let it end."""
+        fate = self.random.random()
+        if fate < 0.15:
+            self._later(order_id, self.random.uniform(0, 1), Load.stop)
+        elif fate < 0.65:
+            self._later(order_id, self.random.uniform(1, 12), Load.stop)
+        elif fate < 0.8:
+            for seconds, desired in ((3, Desired.STOPPED), (5, Desired.RUNNING), (7, Desired.SHELVED)):
+                self._later(order_id, seconds, _power(desired))
+            self._later(order_id, 10, Load.stop)
+
+    def _later(self, order_id: UUID, seconds: float, act: Act) -> None:
+        self._due.append(Due(time.monotonic() + seconds, order_id, act))
+
+    # --- afterwards -----------------------------------------------------------------------------------------------
+
+    def stop(self, order_id: UUID) -> None:
+        """End an order."""
+
+        def stop(session: Session, _now: datetime) -> None:
+            stop_order(session, order_id, jobs=self.federation.services.jobs, actor=ACTOR, reason="enough")
+
+        self._try("stop", stop)
+
+    def power(self, order_id: UUID, desired: Desired) -> None:
+        """Stop, start or shelve its machines."""
+
+        def power(session: Session, _now: datetime) -> None:
+            set_power(session, order_id, desired, jobs=self.federation.services.jobs, actor=ACTOR)
+
+        self._try(f"power {desired}", power)
+
+    def _try(self, what: str, work: Callable[[Session, datetime], None]) -> None:
+        try:
+            self.federation.write(work)
+            self.done[what] += 1
+        except LeewayError as error:
+            if isinstance(error, SetupError):
+                raise
+            self._count(error, what)
+
+    def _count(self, error: LeewayError, what: str) -> None:
+        self.done[f"{what}: {error.code}"] += 1
+
+    def change_price(self, now: datetime) -> Price:
+        """A site's prices from now on."""
+        site = self.random.choice(self.sites)
+        last = next(price for price in reversed(self.federation.prices) if price.site == site)
+        factor = self.random.choice((2, 3, 5))
+        price = Price(site, now, last.machine + factor, last.address + factor)
+        self.federation.set_price(price)
+        self.done["price"] += 1
+        return price
+
+    def end(self) -> None:
+        """Order nothing more, and stop what is still going on."""
+        self.is_placing = False
+        for order_id in sorted(self._open):
+            self._later(order_id, 0, Load.stop)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is going on, as far as was seen."""
+        return not self._open
+
+
+def _power(desired: Desired) -> Act:
+    return lambda load, order_id: load.power(order_id, desired)

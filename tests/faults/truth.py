@@ -1,0 +1,133 @@
+"""What really existed, out of the clouds' own logs: machines with their states over time, and the parts beside them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from adapters.sandbox.truth import Entry
+from broker.models.leases import LeaseState
+from tests.faults.clouds import Logs
+
+_ENDS = frozenset({"deleted", "vanished"})
+# What the log calls a change -> what Leeway's meters call the state from then on.
+_STATES = {
+    "created": LeaseState.BUILDING,
+    "active": LeaseState.RUNNING,
+    "error": LeaseState.ERROR,
+    "stopped": LeaseState.STOPPED,
+    "shelved": LeaseState.STOPPED,  # shut down, and its place still kept
+    "offloaded": LeaseState.SHELVED,
+    "deleting": LeaseState.DELETING,
+}
+_OURS = re.compile(r"leeway-([0-9a-f]{32})\Z")
+_PARTS = ("port", "floating_ip", "key_pair")
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A state over [start, end); end None: still."""
+
+    state: LeaseState
+    start: datetime
+    end: datetime | None
+
+    def overlaps(self, other: Span) -> bool:
+        """Whether both were at one moment."""
+        return (other.end is None or self.start < other.end) and (self.end is None or other.start < self.end)
+
+
+@dataclass(slots=True)
+class Machine:
+    """One server that was ever made. `lease`: whose tags or name it carries; None: somebody else's."""
+
+    site: str
+    id: str
+    lease: UUID | None
+    born: datetime
+    gone: datetime | None = None
+    changes: list[tuple[datetime, LeaseState]] = field(default_factory=list)
+
+    @property
+    def spans(self) -> list[Span]:
+        """Its states, from birth to end."""
+        starts = [*self.changes]
+        ends = [at for at, _ in self.changes[1:]] + [self.gone]
+        return [Span(state, at, end) for (at, state), end in zip(starts, ends, strict=True) if at != end]
+
+    @property
+    def active(self) -> Iterator[Span]:
+        """When it ran: until it was off, or gone. A machine that is being deleted runs until it is gone."""
+        begun: datetime | None = None
+        for span in self.spans:
+            if span.state is LeaseState.RUNNING:
+                begun = begun or span.start
+            elif begun is not None and span.state is not LeaseState.DELETING:
+                yield Span(LeaseState.RUNNING, begun, span.start)
+                begun = None
+        if begun is not None:
+            yield Span(LeaseState.RUNNING, begun, self.gone)
+
+
+@dataclass(frozen=True, slots=True)
+class Thing:
+    """A port, key pair or address that exists now."""
+
+    site: str
+    kind: str
+    id: str
+    name: str
+
+
+def machines(logs: Logs) -> list[Machine]:
+    """Every server of every log."""
+    found: dict[str, Machine] = {}
+    for site, entries in logs.items():
+        for entry in entries:
+            if entry.kind != "server":
+                continue
+            machine = found.get(entry.id)
+            if machine is None:
+                machine = found[entry.id] = Machine(site, entry.id, _lease(entry), entry.at)
+            if entry.event in _ENDS:
+                machine.gone = entry.at
+            elif entry.event in _STATES:
+                machine.changes.append((entry.at, _STATES[entry.event]))
+    return list(found.values())
+
+
+def _lease(entry: Entry) -> UUID | None:
+    tag = entry.metadata.get("leeway:lease")
+    if tag is not None:
+        return UUID(tag)
+    name = _OURS.search(entry.name)
+    return UUID(name.group(1)) if name else None
+
+
+def parts_alive(logs: Logs) -> list[Thing]:
+    """Ports and key pairs with our names, and every address, that exist at the end of the logs."""
+    alive: dict[tuple[str, str, str], Thing] = {}
+    for site, entries in logs.items():
+        for entry in entries:
+            key = (site, entry.kind, entry.id)
+            if entry.kind not in _PARTS:
+                continue
+            if entry.event == "created" and (entry.kind == "floating_ip" or _OURS.search(entry.name)):
+                alive[key] = Thing(site, entry.kind, entry.id, entry.name)
+            elif entry.event in _ENDS:
+                alive.pop(key, None)
+    return list(alive.values())
+
+
+def together(some: Iterable[Machine]) -> Iterator[tuple[Machine, Machine, Span]]:
+    """Every two machines that ran at one moment, and when the later one began to."""
+    spans: Sequence[tuple[Machine, Span]] = sorted(
+        ((machine, span) for machine in some for span in machine.active), key=lambda pair: pair[1].start
+    )
+    for index, (machine, span) in enumerate(spans):
+        for other, later in spans[index + 1 :]:
+            if other is not machine and span.overlaps(later):
+                yield machine, other, later
