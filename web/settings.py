@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from broker.errors import SetupError
@@ -62,6 +62,15 @@ class Settings(BaseSettings):
     mail_from: str | None = Field(None, description="The address that messages come from; needed with a mail server.")
     mail_operator: str | None = Field(None, description="Who gets messages about projects without contacts.")
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least level that is logged.")
+
+    @field_validator("claim_time")
+    @classmethod
+    def _outlives_a_call(cls, claim: timedelta, info: ValidationInfo) -> timedelta:
+        """A claim goes on with every write, and between two writes there may be one conversation with a site."""
+        call = info.data.get("call_timeout")
+        if call is not None and claim <= call:
+            raise ValueError("must be longer than LEEWAY_CALL_TIMEOUT, or two work on one machine while a site is slow")
+        return claim
 
     @property
     def is_loopback(self) -> bool:

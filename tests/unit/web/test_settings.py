@@ -40,3 +40,11 @@ def test_a_secret_is_not_in_its_error_and_an_unknown_setting_is_said_so(monkeypa
     monkeypatch.setenv("LEEWAY_PROT", "1")
     with pytest.raises(SetupError, match="LEEWAY_PROT"):
         load_settings()
+
+
+def test_a_claim_outlives_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEEWAY_CALL_TIMEOUT", "300")  # longer than the claim's default
+    with pytest.raises(SetupError, match=r"LEEWAY_CLAIM_TIME: .*longer than LEEWAY_CALL_TIMEOUT"):
+        load_settings()
+    monkeypatch.setenv("LEEWAY_CLAIM_TIME", "301")
+    assert load_settings().claim_time == timedelta(seconds=301)
