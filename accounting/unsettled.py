@@ -78,7 +78,9 @@ def _note(session: Session, lease_id: UUID, trouble: str, *, backoff: Callable[[
         session.execute(
             update(Lease)
             .where(Lease.id == lease_id, or_(Lease.claim_until.is_(None), Lease.claim_until < now))
-            .values(next_look_at=func.least(func.greatest(Lease.next_look_at, now), later))
+            .values(
+                next_look_at=func.least(Lease.next_look_at, later)
+            )  # the one that there is, where the other is NULL
         )
     if lease.settle_failures >= TELL_AFTER:
         raise_finding(session, _concern(lease), now=database_now(session))
