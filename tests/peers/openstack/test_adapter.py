@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from adapters.openstack.adapter import OpenStack
 from adapters.registry import Registry
 from broker.errors import SiteConflict, SiteDenied, SiteQuota, SiteRefused
-from broker.remote import Deadline, MachineSpec, MachineState, PartKind, RemoteMachine, Secret, SiteAddress, Tags
-
-CLOUDS = Path(os.environ.get("LEEWAY_PEERS_HOME") or "/var/lib/leeway-peers") / "openstack" / "clouds.yaml"
-SECONDS = 180.0  # a busy machine takes a minute for what takes three seconds on an idle one
-PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEqMzsk6JNBVqz0LBgtBtAv2YfGrV7sQRuFI5MI2Xgtw alice@laptop"
+from broker.remote import Deadline, MachineSpec, MachineState, PartKind, RemoteMachine, Secret, Tags
+from tests.peers.openstack.federation import CLOUDS, PUBLIC_KEY, SECONDS, address_and_secret
 
 pytestmark = [
     pytest.mark.peer,
@@ -37,15 +31,6 @@ Open = Callable[..., OpenStack]
 
 def soon() -> Deadline:
     return Deadline.after(SECONDS)
-
-
-def address_and_secret(entry: str) -> tuple[SiteAddress, Secret]:
-    """A site as an entry of clouds.yaml describes it."""
-    cloud: dict[str, Any] = yaml.safe_load(CLOUDS.read_text(encoding="utf-8"))["clouds"][entry]
-    fields = {name: value for name, value in cloud["auth"].items() if name != "auth_url"}
-    endpoint = cloud["auth"]["auth_url"]
-    address = SiteAddress(uuid.uuid4(), entry, "openstack", endpoint, cloud["region_name"], uuid.uuid4(), {})
-    return address, Secret(fields)
 
 
 @pytest.fixture
@@ -229,6 +214,30 @@ def test_absence_is_said_by_each_service(alice: OpenStack) -> None:
     for kind in PartKind:
         assert alice.look(kind, str(uuid.uuid4()), deadline=soon()) is None
         alice.delete(kind, str(uuid.uuid4()), deadline=soon())
+
+
+def test_the_scope_is_the_project_whoever_opens_it(open_as: Open, alice: OpenStack) -> None:
+    mine = alice.scope(deadline=soon())
+    assert alice.listing(deadline=soon()).scope == mine
+    assert open_as("leeway-alice-credential").scope(deadline=soon()) == mine
+    other = open_as("leeway-alice", fields={"project_name": "genomes"}).scope(deadline=soon())
+    assert other == open_as("leeway-bob").scope(deadline=soon()) != mine
+
+
+def test_nova_says_to_a_plain_member_when_a_machine_ended(alice: OpenStack) -> None:
+    machine, tags = replace(spec(alice), public_address=False, ssh_key=None), new_tags()
+    made = launch(alice, machine, tags)
+    try:
+        running = wait_for(alice, made[PartKind.SERVER], MachineState.RUNNING)
+        since = running.launched_at
+        assert since is not None
+        assert alice.ended_at(made[PartKind.SERVER], since=since, deadline=soon()) is None
+    finally:
+        remove(alice, machine, made)
+    ended_at = alice.ended_at(made[PartKind.SERVER], since=since, deadline=soon())
+    assert ended_at is not None
+    assert since <= ended_at <= datetime.now(UTC)
+    assert alice.ended_at(str(uuid.uuid4()), since=since, deadline=soon()) is None
 
 
 def test_who_may_only_read_is_denied_and_told_so(open_as: Open) -> None:

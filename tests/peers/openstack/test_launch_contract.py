@@ -1,0 +1,332 @@
+"""The launch contract against the real Nova and Neutron: Leeway's core, PostgreSQL, and the cloud's own word.
+
+What Nova does with two requests for one port (Zed, in every round seen): both get their 202, one runs, the other ends
+in ERROR, because the pair of port and MAC address is unique in Nova's database. The port itself is no witness: whoever
+loses takes it away from the winner while it cleans up.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from decimal import Decimal
+from uuid import UUID
+
+import pytest
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session, sessionmaker
+
+from accounting.ledger import verify
+from accounting.models.charges import Charge
+from accounting.models.grants import MoneyHold
+from broker.models.audit import Finding
+from broker.models.holds import QuotaHold
+from broker.models.leases import OPEN, LaunchAttempt, Lease, LeaseState, Observation, Outcome, Part
+from broker.models.workloads import Order, OrderState
+from broker.orders import stop_order
+from broker.remote import PartKind
+from tests.peers.openstack.federation import CLOUDS, PAUSE, SECONDS, Cloud, Life, connect, federation, ordered, until
+from tests.peers.openstack.wire import Fate, Wire, wire
+from tests.world import World
+
+MILLIONTH = Decimal("0.000001")
+PRICES = {"m1.tiny": "3.60", "public-address": "0.36"}
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::openstack.warnings.RemovedInSDK50Warning"),
+    pytest.mark.filterwarnings("ignore::openstack.warnings.RemovedInSDK60Warning"),
+    pytest.mark.peer,
+    pytest.mark.skipif(
+        not CLOUDS.exists(),
+        reason=f"NO REAL OPENSTACK: {CLOUDS} does not exist; start it as root with tests/peers/openstack/up",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def cloud() -> Iterator[Cloud]:
+    made = Cloud()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def line(monkeypatch: pytest.MonkeyPatch) -> Iterator[Wire]:
+    """Every request of the test goes through it."""
+    for name in ("no_proxy", "NO_PROXY", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with wire() as made:
+        monkeypatch.setenv("http_proxy", made.url)
+        yield made
+
+
+@pytest.fixture
+def world(sessions: sessionmaker[Session], cloud: Cloud) -> Iterator[World]:
+    with federation(sessions) as made:
+        yield made
+        with made.sessions() as session:
+            leases = session.scalars(select(Lease.id)).all()
+    for lease_id in leases:
+        cloud.clear(lease_id)
+
+
+# --- what is asked of rows and cloud -----------------------------------------------------------------------------
+
+
+def part(lease: Lease, kind: PartKind) -> Part:
+    (found,) = [part for part in lease.parts if part.kind is kind]
+    return found
+
+
+def tries(lease: Lease) -> list[LaunchAttempt]:
+    server = part(lease, PartKind.SERVER)
+    return [attempt for attempt in lease.attempts if attempt.part_id == server.id]
+
+
+def time_is_over(world: World, lease_id: UUID) -> None:
+    """The last moment at which the open attempt's request might be sent, and the settle time after it, have passed."""
+    with world.sessions.begin() as session:
+        session.execute(
+            update(LaunchAttempt)
+            .where(LaunchAttempt.lease_id == lease_id, LaunchAttempt.outcome.in_(OPEN))
+            .values(give_up_at=func.clock_timestamp() - timedelta(minutes=5))
+        )
+
+
+def wait_for_lives(cloud: Cloud, lease_id: UUID, *statuses: str) -> list[Life]:
+    limit = time.monotonic() + SECONDS
+    while True:
+        lives = cloud.lives(lease_id)
+        if sorted(life.status for life in lives) == sorted(statuses):
+            return lives
+        assert time.monotonic() < limit, lives
+        time.sleep(PAUSE)
+
+
+def at_rest(lease: Lease) -> bool:
+    """Running or over, and every attempt's outcome is known and dealt with."""
+    is_open = any(attempt.outcome in (*OPEN, Outcome.DISCARD) for attempt in lease.attempts)
+    return not is_open and (lease.state is LeaseState.RUNNING or lease.gone_at is not None)
+
+
+def state_of(world: World, order: Order) -> OrderState:
+    with world.sessions() as session:
+        return session.get_one(Order, order.id).state
+
+
+def stop(world: World, order: Order, lease_id: UUID) -> None:
+    with world.sessions.begin() as session:
+        stop_order(session, order.id, jobs=world.jobs, actor="tests", reason="done")
+    until(world, lease_id, lambda lease: lease.settled_at is not None)
+
+
+def books(world: World, order: Order) -> dict[str, Decimal]:
+    """What each machine cost that cost anything; the books are in order, and nothing is set aside any more."""
+    with world.sessions() as session:
+        assert verify(session) == []
+        holds = session.scalars(select(MoneyHold).where(MoneyHold.order_id == order.id)).all()
+        assert all(hold.released_at is not None for hold in holds)
+        assert all(hold.released_at is not None for hold in session.scalars(select(QuotaHold)))
+        rows = session.execute(
+            select(Charge.resource_id, func.sum(Charge.billed_cost))
+            .where(Charge.lease_id.in_(select(Lease.id).where(Lease.order_id == order.id)))
+            .where(Charge.sku_id == "m1.tiny")
+            .group_by(Charge.resource_id)
+        ).all()
+        return {machine: cost.quantize(MILLIONTH) for machine, cost in rows if cost}
+
+
+def findings(world: World, lease_id: UUID) -> list[str]:
+    """What a person is told of a lease."""
+    with world.sessions() as session:
+        told = select(Finding.kind).where(Finding.lease_id == lease_id, Finding.resolved_at.is_(None))
+        return list(session.scalars(told))
+
+
+def ran_for(world: World, lease_id: UUID) -> timedelta:
+    """From the first sighting that it runs to the one that it is gone, as they were written down."""
+    with world.sessions() as session:
+        seen = session.scalars(
+            select(Observation).where(Observation.lease_id == lease_id).order_by(Observation.seen_at)
+        ).all()
+        (gone,) = [one for one in seen if one.state is LeaseState.GONE]
+        started_at = session.get_one(Lease, lease_id).started_at
+    assert started_at is not None
+    assert gone.since is not None
+    return gone.since - started_at
+
+
+# --- the port race -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("frozen", "is_answered"),
+    [
+        pytest.param(Fate.AFTER, True, id="the answered one wins"),
+        pytest.param(Fate.BEFORE, True, id="the answered one loses"),
+        pytest.param(Fate.BEFORE, False, id="neither is answered"),
+    ],
+)
+def test_a_frozen_request_that_wakes_up_with_its_successor_never_makes_two_machines(
+    world: World, cloud: Cloud, line: Wire, *, frozen: Fate, is_answered: bool
+) -> None:
+    """Two attempts of one part reach Nova together: the first was given up for absent before the second was made."""
+    site_id = connect(world, prices=PRICES)
+    world.observe(site_id)
+    line.servers_meet(frozenset({Fate.HELD}), frozenset({frozen} if is_answered else {frozen, Fate.LOST}))
+    order, lease_id = ordered(world)
+
+    until(world, lease_id, lambda lease: bool(lease.parts) and bool(tries(lease)))
+    assert cloud.lives(lease_id) == []
+    time_is_over(world, lease_id)
+    until(world, lease_id, lambda lease: len(tries(lease)) == 2)
+    assert line.said == [202, 202]
+    lives = wait_for_lives(cloud, lease_id, "ACTIVE", "ERROR")
+    (winner,) = [life for life in lives if life.launched_at is not None]
+
+    lease = until(world, lease_id, at_rest)
+    paid: dict[str, Decimal] = {}
+    if lease.gone_at is None:
+        # Where the loser's id is in no row, it takes a listing to find it.
+        world.observe(site_id)
+        lease = until(world, lease_id, at_rest)
+        assert part(lease, PartKind.SERVER).remote_id == winner.remote_id
+        assert [life.status for life in cloud.lives(lease_id) if life != winner] == ["DELETED"]
+        assert is_bound(cloud, lease) or findings(world, lease_id) == ["network_in_doubt"]
+        stop(world, order, lease_id)
+        paid[winner.remote_id] = Decimal(PRICES["m1.tiny"]) * Decimal(ran_for(world, lease_id).total_seconds()) / 3600
+    else:
+        # The one whose id came with an answer is the loser; both are deleted before the lease ends.
+        assert (frozen, is_answered) == (Fate.BEFORE, True)
+        assert state_of(world, order) is OrderState.RETURNED
+    assert cloud.left(lease_id) == set()
+    assert [life.remote_id for life in cloud.lives(lease_id) if life.launched_at is not None] == [winner.remote_id]
+    assert books(world, order) == {machine: cost.quantize(MILLIONTH) for machine, cost in paid.items()}
+    assert findings(world, lease_id) == []
+
+
+def is_bound(cloud: Cloud, lease: Lease) -> bool:
+    """Whether the port is still the machine's: if not, it may run without a network."""
+    port = cloud.alice.network.get_port(part(lease, PartKind.PORT).remote_id or "")
+    return bool(port.device_id == part(lease, PartKind.SERVER).remote_id)
+
+
+# --- accepted, and failed later ----------------------------------------------------------------------------------
+
+
+def test_a_machine_that_fails_after_its_202_is_gone_before_the_next_offer_is_tried(world: World, cloud: Cloud) -> None:
+    world.observe(connect(world, prices=PRICES | {"x1.nowhere": "1.80"}))
+    order, failed_id = ordered(world, public_address=True, max_price="100 EUR")
+
+    lease = until(world, failed_id, lambda lease: lease.gone_at is not None)
+
+    assert "No valid host" in (lease.failure or "")
+    assert cloud.left(failed_id) == set()
+    (failed,) = cloud.lives(failed_id)
+    assert failed.launched_at is None
+    (other_id,) = [found for found in world.leases(order) if found != failed_id]
+    until(world, other_id, lambda lease: lease.state is LeaseState.RUNNING and not lease.trouble and whole(lease))
+    assert {kind for kind, _ in cloud.left(other_id)} == {"server", "port", "address", "key pair"}
+    (second,) = cloud.lives(other_id)
+    assert failed.ended_at is not None
+    assert failed.ended_at <= second.created_at + timedelta(seconds=1)
+
+    stop(world, order, other_id)
+    assert cloud.left(other_id) == set()
+    assert set(books(world, order)) == {second.remote_id}
+    assert state_of(world, order) is OrderState.OVER
+
+
+def whole(lease: Lease) -> bool:
+    return all(part.remote_id is not None for part in lease.parts)
+
+
+def test_where_no_offer_is_left_the_order_returns_and_nothing_stays(world: World, cloud: Cloud) -> None:
+    world.observe(connect(world, prices={"x1.nowhere": "1.80", "public-address": "0.36"}))
+    order, lease_id = ordered(world, public_address=True)
+
+    until(world, lease_id, lambda lease: lease.settled_at is not None)
+
+    assert world.leases(order) == [lease_id]
+    assert state_of(world, order) is OrderState.RETURNED
+    assert cloud.left(lease_id) == set()
+    assert books(world, order) == {}
+
+
+# --- an answer that is lost --------------------------------------------------------------------------------------
+
+
+def test_after_a_lost_answer_the_server_is_found_and_none_is_made_beside_it(
+    world: World, cloud: Cloud, line: Wire
+) -> None:
+    world.observe(connect(world, prices=PRICES))
+    line.servers_meet(frozenset({Fate.LOST}))
+    order, lease_id = ordered(world)
+
+    lease = until(world, lease_id, lambda lease: bool(lease.parts) and bool(tries(lease)))
+    assert line.said == [202]
+    (attempt,) = tries(lease)
+    assert attempt.error_code == "site_unknown"
+
+    lease = until(world, lease_id, lambda lease: lease.state is LeaseState.RUNNING)
+    (life,) = cloud.lives(lease_id)
+    assert part(lease, PartKind.SERVER).remote_id == life.remote_id
+    assert [(attempt.outcome, attempt.remote_id) for attempt in tries(lease)] == [(Outcome.CREATED, life.remote_id)]
+
+    stop(world, order, lease_id)
+    assert line.said == [202]
+    assert cloud.left(lease_id) == set()
+    assert set(books(world, order)) == {life.remote_id}
+
+
+# --- another project of the same cloud ---------------------------------------------------------------------------
+
+
+def test_a_404_of_another_project_ends_nothing(world: World, cloud: Cloud) -> None:
+    site_id = connect(world, prices=PRICES)
+    world.observe(site_id)
+    order, lease_id = ordered(world)
+    lease = until(world, lease_id, lambda lease: lease.state is LeaseState.RUNNING)
+    server = part(lease, PartKind.SERVER).remote_id
+
+    connect(world, prices={}, fields={"project_name": "genomes"})
+    with world.sessions.begin() as session:
+        stop_order(session, order.id, jobs=world.jobs, actor="tests", reason="done")
+    lease = world.work(lease_id).lease
+    assert "another project" in (lease.trouble or "")
+    assert lease.gone_at is None
+    assert [part.gone_at for part in lease.parts] == [None] * len(lease.parts)
+    (life,) = cloud.lives(lease_id)
+    assert (life.remote_id, life.status) == (server, "ACTIVE")
+
+    connect(world, prices={})
+    until(world, lease_id, lambda lease: lease.settled_at is not None)
+    assert cloud.left(lease_id) == set()
+    assert set(books(world, order)) == {server}
+
+
+# --- deleted behind Leeway's back --------------------------------------------------------------------------------
+
+
+def test_a_machine_that_somebody_deleted_is_charged_until_nova_says_it_ended(world: World, cloud: Cloud) -> None:
+    site_id = connect(world, prices=PRICES)
+    world.observe(site_id)
+    order, lease_id = ordered(world)
+    lease = until(world, lease_id, lambda lease: lease.state is LeaseState.RUNNING)
+    server = part(lease, PartKind.SERVER).remote_id
+    cloud.alice.compute.delete_server(server or "")
+    (life,) = wait_for_lives(cloud, lease_id, "DELETED")
+
+    world.observe(site_id)
+    time.sleep(1.1)  # the settle time, between two listings
+    world.observe(site_id)
+    until(world, lease_id, lambda lease: lease.settled_at is not None)
+
+    with world.sessions() as session:
+        seen = session.scalars(
+            select(Observation).where(Observation.lease_id == lease_id, Observation.state == LeaseState.GONE)
+        ).all()
+    assert [(one.since, one.is_estimated) for one in seen] == [(life.ended_at, False)]
+    assert set(books(world, order)) == {server}
+    assert cloud.left(lease_id) == set()

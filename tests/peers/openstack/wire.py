@@ -1,0 +1,143 @@
+"""An HTTP proxy on loopback between Leeway and a cloud, which keeps requests back and loses answers when told to.
+
+`requests` goes through it where `http_proxy` names it, so neither Leeway nor the cloud's catalogue knows of it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum, auto
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
+
+# RFC 9110 7.6.1: between two neighbours only.
+_NEIGHBOURS_ONLY = frozenset({"connection", "proxy-connection", "keep-alive", "transfer-encoding", "content-length"})
+_SILENCE_SECONDS = 120.0
+
+
+class Fate(Enum):
+    """What becomes of one request for a server.
+
+    HELD    it is kept back, and its sender's connection breaks: as where the sender is frozen while it sends
+    LOST    the cloud gets it, and the answer is lost
+    BEFORE  what was kept back goes to the cloud just before it
+    AFTER   what was kept back goes to the cloud just after it
+    """
+
+    HELD = auto()
+    LOST = auto()
+    BEFORE = auto()
+    AFTER = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request as it came, to be sent once."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def makes_a_server(self) -> bool:
+        """Whether it is the one that Nova builds a server for."""
+        return self.method == "POST" and urlsplit(self.url).path.endswith("/servers")
+
+    def send(self) -> Answer:
+        """Send it to where it is addressed, and read the whole answer."""
+        parts = urlsplit(self.url)
+        connection = HTTPConnection(parts.hostname or "", parts.port, timeout=_SILENCE_SECONDS)
+        try:
+            path = parts._replace(scheme="", netloc="").geturl()
+            connection.request(self.method, path, body=self.body or None, headers=dict(self.headers))
+            response = connection.getresponse()
+            headers = {name: value for name, value in response.getheaders() if name.lower() not in _NEIGHBOURS_ONLY}
+            return Answer(response.status, headers, response.read())
+        finally:
+            connection.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the cloud said."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Wire:
+    """Requests for servers meet the fates in turn, then pass like all others. `said`: the cloud's answers to them."""
+
+    def __init__(self, server: ThreadingHTTPServer) -> None:
+        """Keep nothing back yet."""
+        self.url = f"http://127.0.0.1:{server.server_port}"
+        self.said: list[int] = []
+        self._fates: deque[frozenset[Fate]] = deque()
+        self._held: list[Request] = []
+        self._lock = threading.Lock()
+
+    def servers_meet(self, *fates: frozenset[Fate]) -> None:
+        """The next requests for servers meet these, one each."""
+        self._fates.extend(fates)
+
+    def carry(self, request: Request) -> Answer | None:
+        """The answer for the sender; None where it gets none."""
+        if not request.makes_a_server:
+            return request.send()
+        with self._lock:
+            fate = self._fates.popleft() if self._fates else frozenset()
+            if Fate.HELD in fate:
+                self._held.append(request)
+                return None
+            held = [self._held.pop()] if fate & {Fate.BEFORE, Fate.AFTER} else []
+        order = [*held, request] if Fate.BEFORE in fate else [request, *held]
+        answers = {each.body: each.send() for each in order}
+        self.said += [answer.status for answer in answers.values()]
+        return None if Fate.LOST in fate else answers[request.body]
+
+
+@contextmanager
+def wire() -> Iterator[Wire]:
+    """A proxy that runs."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing: the headers hold tokens."""
+
+        def pass_on(self) -> None:
+            size = int(self.headers.get("Content-Length") or 0)
+            headers = {name: value for name, value in self.headers.items() if name.lower() not in _NEIGHBOURS_ONLY}
+            answer = made.carry(Request(self.command, self.path, headers, self.rfile.read(size)))
+            if answer is None:
+                self.close_connection = True
+                return
+            self.send_response_only(answer.status)
+            for name, value in answer.headers.items():
+                self.send_header(name, value)
+            if answer.status != 204:
+                self.send_header("Content-Length", str(len(answer.body)))
+            self.end_headers()
+            self.wfile.write(answer.body)
+
+        do_GET = do_POST = do_PUT = do_DELETE = pass_on  # noqa: N815 - http.server's names
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    made = Wire(server)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield made
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
