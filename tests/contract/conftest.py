@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from broker.ports import CloudAdapter
-from tests.contract.sites import ADAPTERS, ContractSite
+from broker.remote import PartKind
+from tests.contract.sites import ADAPTERS, ContractSite, Fresh
 
 
 @pytest.fixture(scope="module", params=sorted(ADAPTERS))
-def fresh_site(request: pytest.FixtureRequest) -> Iterator[Callable[[], ContractSite]]:
+def fresh_site(request: pytest.FixtureRequest) -> Iterator[Fresh]:
     with ADAPTERS[request.param]() as fresh:
         yield fresh
 
 
 @pytest.fixture
-def site(fresh_site: Callable[[], ContractSite]) -> ContractSite:
-    """A cloud as just started, without trouble."""
-    return fresh_site()
+def site(fresh_site: Fresh) -> ContractSite:
+    """A cloud as just started, without trouble, whose machines run at once."""
+    return fresh_site(0)
 
 
 @pytest.fixture
 def adapter(site: ContractSite) -> CloudAdapter:
     return site.adapter
+
+
+@pytest.fixture(params=PartKind)
+def kind(request: pytest.FixtureRequest, site: ContractSite) -> PartKind:
+    """Each kind of part that the site's plan has."""
+    wanted: PartKind = request.param
+    if wanted not in site.fences:
+        pytest.skip("not in the plan")
+    return wanted

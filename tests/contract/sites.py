@@ -9,12 +9,13 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
+from functools import partial
 
 from adapters.registry import Registry
 from adapters.sandbox import SandboxCloud, profile, running
-from adapters.sandbox.config import Timing
+from adapters.sandbox.config import ServerFence, Timing
 from broker.ports import CloudAdapter
-from broker.remote import Deadline, MachineSpec, PartKind, Secret, SiteAddress, Tags
+from broker.remote import Deadline, Fence, MachineSpec, PartKind, RemotePart, Secret, SiteAddress, Tags
 
 PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHJlYWQgdGhlIGNvbnRyYWN0IGZpcnN0LCB0aGVu alice@laptop"
 PAGE = 5  # machines in one page of the sandbox
@@ -38,6 +39,7 @@ class Trouble(Enum):
     QUOTA = auto()
     NO_CAPACITY = auto()  # accepted, then the machine fails
     HIDDEN = auto()  # made, but not shown for half a second
+    VANISH = auto()  # made, and gone at once without a deletion
 
 
 UNCLEAR = (
@@ -76,8 +78,26 @@ class ContractSite:
     trouble: Callable[[Occasion, PartKind, Trouble, int | None], None]  # None: until calm
     calm: Callable[[], None]
     existing: Callable[[PartKind, uuid.UUID], int]  # by the cloud's own account
+    most_active: Callable[[uuid.UUID], int]  # machines of a lease at one time, by the cloud's own account
     add_strangers: Callable[[int], None]
+    elsewhere: Callable[[], CloudAdapter]  # the same site, with a credential of another project
     tags: Tags = field(default_factory=new_tags)
+
+    @property
+    def fences(self) -> dict[PartKind, Fence]:
+        """The parts of the plan, each with its fence."""
+        return {part.kind: part.fence for part in self.adapter.plan(self.machine)}
+
+    def carries(self, part: RemotePart | None, tags: Tags) -> bool:
+        """Whether a part says whose it is.
+
+        Where a repeated request must be the same one (TOKEN), the part knows neither its attempt nor the end date.
+        """
+        if part is None or part.tags is None:
+            return False
+        if self.fences[part.kind] is Fence.TOKEN:
+            tags = dataclasses.replace(tags, attempt=part.tags.attempt, until=part.tags.until)
+        return part.tags == tags
 
     def launch(self, *, until: PartKind | None = None, tags: Tags | None = None) -> dict[PartKind, str]:
         """Make the plan's parts in order, up to but without `until`."""
@@ -110,6 +130,7 @@ _FAULTS = {
     Trouble.QUOTA: ("quota", 0.0),
     Trouble.NO_CAPACITY: ("no_capacity", 0.0),
     Trouble.HIDDEN: ("hidden", 0.5),
+    Trouble.VANISH: ("vanish", 0.0),
 }
 _COLLECTIONS = {
     PartKind.KEY_PAIR: ("compute", "/os-keypairs", "key_pair"),
@@ -131,10 +152,9 @@ def _request(occasion: Occasion, kind: PartKind) -> tuple[str | None, str | None
     return None, None, None
 
 
-def _openstack_site(cloud: SandboxCloud, registry: Registry) -> ContractSite:
-    address = SiteAddress(
-        uuid.uuid4(), "aurora", "openstack", cloud.auth_url, "aurora-1", uuid.uuid4(), {"settle_time": "0.8"}
-    )
+def _openstack_site(cloud: SandboxCloud, registry: Registry, kind: str) -> ContractSite:
+    settings = {"settle_time": "0.8"} | ({"fence": str(cloud.config.fence)} if kind == "sandbox" else {})
+    address = SiteAddress(uuid.uuid4(), "aurora", kind, cloud.auth_url, "aurora-1", uuid.uuid4(), settings)
     secret = Secret({"username": "leeway", "password": "sandbox", "project_name": "leeway"})
     adapter = registry.open(address, secret)
 
@@ -149,8 +169,15 @@ def _openstack_site(cloud: SandboxCloud, registry: Registry) -> ContractSite:
         entries = [entry for entry in cloud.log.entries(kind=noun, event="created") if entry.id in alive]
         return sum(lease.hex in entry.name for entry in entries)
 
+    def most_active(lease: uuid.UUID) -> int:
+        return cloud.log.most_active("leeway:lease").get(str(lease), 0)
+
     def add_strangers(count: int) -> None:
         cloud.add_foreign_servers(count)
+
+    def elsewhere() -> CloudAdapter:
+        alice = Secret({"username": "alice", "password": "sandbox", "project_name": "physics"})
+        return registry.open(address, alice)
 
     flavor = next(item for item in adapter.offers(deadline=soon()) if item.name == "a1.small")
     image = next(item for item in adapter.images(deadline=soon()) if item.logical == "ubuntu-24.04")
@@ -168,26 +195,36 @@ def _openstack_site(cloud: SandboxCloud, registry: Registry) -> ContractSite:
         trouble=trouble,
         calm=cloud.faults.clear,
         existing=existing,
+        most_active=most_active,
         add_strangers=add_strangers,
+        elsewhere=elsewhere,
     )
 
 
+# A cloud as just started; its machines take so many seconds from the request to running.
+Fresh = Callable[[float], ContractSite]
+
+
 @contextmanager
-def openstack_on_sandbox() -> Iterator[Callable[[], ContractSite]]:
+def openstack_on_sandbox(kind: str, fence: ServerFence) -> Iterator[Fresh]:
     """A new project's worth of cloud at each call."""
-    config = dataclasses.replace(profile("aurora"), timing=Timing(), foreign_servers=2, page_limit=PAGE)
+    config = dataclasses.replace(profile("aurora"), fence=fence, foreign_servers=2, page_limit=PAGE)
     registry = Registry()
     with running(config) as cloud:
 
-        def fresh() -> ContractSite:
+        def fresh(building: float) -> ContractSite:
+            timing = Timing(build_seconds=building, bind_seconds=building / 2)
+            cloud.cloud.config = dataclasses.replace(config, timing=timing)
             cloud.reset(keep_identity=True)
-            cloud.faults.clear()
-            return _openstack_site(cloud, registry)
+            return _openstack_site(cloud, registry, kind)
 
         yield fresh
     registry.close()
 
 
-ADAPTERS: dict[str, Callable[[], AbstractContextManager[Callable[[], ContractSite]]]] = {
-    "openstack": openstack_on_sandbox,
+ADAPTERS: dict[str, Callable[[], AbstractContextManager[Fresh]]] = {
+    "openstack": partial(openstack_on_sandbox, "openstack", ServerFence.PART),
+    "sandbox_name": partial(openstack_on_sandbox, "sandbox", ServerFence.NAME),
+    "sandbox_token": partial(openstack_on_sandbox, "sandbox", ServerFence.TOKEN),
+    "sandbox_none": partial(openstack_on_sandbox, "sandbox", ServerFence.NONE),
 }
