@@ -31,11 +31,12 @@ from accounting.models.charges import Segment
 from accounting.models.grants import Grant, MoneyHold
 from accounting.models.ledger import AccountKind, Balance
 from broker.errors import NotFound
+from broker.extensions import HOLD_REFUSED
 from broker.models.catalogue import RateCardVersion
 from broker.models.holds import QuotaHold
 from broker.models.leases import OPEN, LaunchAttempt, Lease, Observation, Outcome
 from broker.models.workloads import Order, OrderState
-from broker.timeline import tell_order
+from broker.timeline import close_finding, tell_order
 from broker.values import Amount, utc
 
 _UNRESOLVED = (*OPEN, Outcome.DISCARD)
@@ -242,6 +243,7 @@ def _finish_order(session: Session, order: Order, *, now: datetime) -> None:
     if order.state not in (OrderState.OVER, OrderState.RETURNED):
         order.state, order.ended_at = OrderState.OVER, now
     tell_order(session, order, "settled", f"all is charged; given back: {back}")
+    close_finding(session, HOLD_REFUSED, str(order.id))
 
 
 def _left(session: Session, order: Order) -> str:

@@ -105,6 +105,12 @@ def paid_until(order: Order, ends_at: datetime) -> datetime:
     return ends_at if order.held_until is None else min(ends_at, order.held_until)
 
 
+def run_of(session: Session, lease: Lease, period: Period) -> Run:
+    """The lease's machine over a period."""
+    offer_id = session.get_one(QuoteOffer, lease.quote_offer_id).offer_id
+    return Run(offer_id, bool(lease.spec.get("public_address")), period)
+
+
 def runs_of(
     session: Session, order: Order, leases: Iterable[Lease], so_far: SoFar, *, until: datetime | None, now: datetime
 ) -> list[Run]:
@@ -113,9 +119,7 @@ def runs_of(
     for lease in leases:
         end = now if lease.desired is Desired.GONE else until or paid_until(order, lease.ends_at)
         start = so_far.seen.get(lease.id, lease.made_at)
-        period = Period(start, max(start, end + margin_of(session, order, lease)))
-        offer_id = session.get_one(QuoteOffer, lease.quote_offer_id).offer_id
-        runs.append(Run(offer_id, bool(lease.spec.get("public_address")), period))
+        runs.append(run_of(session, lease, Period(start, max(start, end + margin_of(session, order, lease)))))
     return runs
 
 

@@ -26,6 +26,7 @@ from sqlalchemy.orm import Session
 from accounting.models.charges import Segment
 from broker.database import database_now
 from broker.errors import SetupError
+from broker.extensions import ROLL, orders_to_roll
 from broker.messages import is_mail_due
 from broker.models.audit import ClockSlot
 from broker.models.federation import Site
@@ -96,6 +97,11 @@ def cut_months(session: Session, services: Services, now: datetime) -> None:
     _wake(session, services, SETTLE, list(due))
 
 
+def roll_holds(session: Session, services: Services, now: datetime) -> None:
+    """Orders whose money lasts for less than half a window."""
+    _wake(session, services, ROLL, orders_to_roll(session, now=now, window=services.funding.window))
+
+
 def clean_queue(session: Session, services: Services, now: datetime) -> None:  # noqa: ARG001 - a tick's signature
     """Jobs of dead workers are nobody's: the rows say it all."""
     timing, pace = services.tools.timing, services.tools.pace
@@ -143,6 +149,7 @@ def ticks(settings: Settings) -> tuple[Ticking, ...]:
         Ticking("sweep", sweep, max(timedelta(seconds=1), min(settings.sweep_interval, minute))),
         Ticking("clean-queue", clean_queue, minute),
         Ticking("tell-sites", tell_sites, minute),
+        Ticking("roll-holds", roll_holds, minute if settings.hold_window > hour else timedelta(seconds=1)),
         Ticking("cut-months", cut_months, hour),
         Ticking("mail", post, minute),
         Ticking("forget", forget, hour),

@@ -17,6 +17,7 @@ from broker.database import Database, engine, resolve
 from broker.database import sessions as make_sessions
 from broker.embedded_files import make_private_dir
 from broker.errors import SetupError
+from broker.extensions import Funding
 from broker.messages import Mailer
 from broker.placement import Assumptions
 from broker.ports import Jobs, Ledger
@@ -46,6 +47,11 @@ class Services:
     ledger: Ledger
     quoting: Quoting
     tools: Tools
+
+    @property
+    def funding(self) -> Funding:
+        """What orders are given more money with."""
+        return Funding(self.ledger, self.jobs, self.quoting.assumptions.hold_window)
 
 
 @contextlib.contextmanager

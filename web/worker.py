@@ -23,6 +23,7 @@ from accounting.unsettled import NotedFailures, forget_failures
 from broker.claims import put_off
 from broker.database import database_now
 from broker.errors import LeewayError
+from broker.extensions import ROLL, roll_hold
 from broker.inventory import observe, take_turn
 from broker.messages import send_due
 from broker.models.leases import Lease
@@ -66,6 +67,12 @@ def settle_lease(services: Services, lease_id: UUID) -> None:
     ):
         settle(session, lease_id, now=database_now(session))
         forget_failures(session, lease_id)
+
+
+def roll_order(services: Services, order_id: UUID) -> None:
+    """Set the money for an order's next window aside, or tell a person."""
+    with services.sessions.begin() as session:
+        roll_hold(session, order_id, services.funding, now=database_now(session))
 
 
 def observe_site(services: Services, site_id: UUID) -> bool:
@@ -126,6 +133,7 @@ def send_mail(services: Services, installation: UUID) -> None:  # noqa: ARG001 -
 # What a wake-up's name stands for. Work that asks a site stands in the second table: it needs a place.
 TASKS: Mapping[str, Callable[[Services, UUID], None]] = {
     SETTLE: settle_lease,
+    ROLL: roll_order,
     MAIL: send_mail,
 }
 SITE_TASKS: Mapping[str, Callable[[Services, Bulkheads, UUID], None]] = {

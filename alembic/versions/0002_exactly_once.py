@@ -24,6 +24,8 @@ def upgrade() -> None:
     op.add_column("leases", sa.Column("settle_failures", sa.Integer(), server_default=sa.text("0"), nullable=False))
     op.add_column("leases", sa.Column("settle_trouble", sa.String(), nullable=True))
     op.add_column("orders", sa.Column("held_until", sa.DateTime(timezone=True), nullable=True))
+    is_rolling = sa.text("held_until IS NOT NULL AND state IN ('placed', 'active')")
+    op.create_index("ix_orders_rolling", "orders", ["held_until"], unique=False, postgresql_where=is_rolling)
     op.add_column(
         "projects",
         sa.Column("contacts", postgresql.JSONB(astext_type=sa.Text()), server_default=sa.text("'[]'"), nullable=False),
@@ -72,6 +74,7 @@ def downgrade() -> None:
     op.drop_index("ix_messages_due", table_name="messages", postgresql_where=sa.text("sent_at IS NULL"))
     op.drop_table("messages")
     op.drop_column("projects", "contacts")
+    op.drop_index("ix_orders_rolling", table_name="orders")
     op.drop_column("orders", "held_until")
     op.drop_column("leases", "settle_trouble")
     op.drop_column("leases", "settle_failures")

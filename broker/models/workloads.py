@@ -86,6 +86,11 @@ class Order(Base):
             unique=True,
             postgresql_where=text("idempotency_key IS NOT NULL"),
         ),
+        Index(
+            "ix_orders_rolling",
+            "held_until",
+            postgresql_where=text("held_until IS NOT NULL AND state IN ('placed', 'active')"),
+        ),
         CheckConstraint("members > 0", name="members_positive"),
     )
 
