@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from adapters.cloud import Fault
+from adapters.cloud import Fault, error_for
 from adapters.openstack.faults import read_fault, says_gone
 from adapters.openstack.networks import choose
 from adapters.openstack.reading import (
@@ -243,6 +243,44 @@ def test_states_are_told_and_an_unknown_one_is_unknown(server: dict[str, Any], s
 )
 def test_error_documents_are_told_from_foreign_ones(document: Any, fault: Fault | None) -> None:
     assert read_fault(json.dumps(document).encode()) == fault
+
+
+@pytest.mark.parametrize(
+    ("message", "meaning"),
+    [
+        ("Instance quota-test-leeway-1 already exists.", SiteConflict),
+        ("Key pair 'quota' already exists.", SiteConflict),
+        ("Port 1 is still in use.", SiteConflict),
+        ("The client token was used before, for a request with other parameters.", SiteConflict),
+        ("Conflict: somebody else is at it.", SiteConflict),
+        ("Multiple possible networks found, use a Network ID to be more specific.", SiteRefused),
+        ("More than one possible network found. Specify network ID(s) to select which one(s) to use.", SiteRefused),
+        ("Multiple security_group matches found for name 'x', use an ID to be more specific.", SiteRefused),
+        ("No Unique Match Found.", SiteRefused),
+        ("Quota exceeded, too many servers in group", SiteQuota),
+        ("No more IP addresses available on network 1.", SiteCapacity),
+    ],
+)
+def test_a_409_is_a_conflict_unless_its_words_say_that_nothing_can_be_there(message: str, meaning: type) -> None:
+    body = json.dumps({"conflictingRequest": {"code": 409, "message": message}}).encode()
+    assert type(error_for(409, {}, read_fault(body), doing="making")) is meaning
+
+
+@pytest.mark.parametrize(
+    ("kind", "meaning"),
+    [
+        ("OverQuota", SiteQuota),
+        ("IpAddressInUse", SiteRefused),
+        ("MacAddressInUse", SiteRefused),
+        ("IpAddressGenerationFailure", SiteCapacity),
+        ("PortInUse", SiteConflict),
+        ("FloatingIPPortAlreadyAssociated", SiteConflict),
+        ("SomethingNew", SiteConflict),
+    ],
+)
+def test_a_409_of_neutron_is_told_by_its_type(kind: str, meaning: type) -> None:
+    body = json.dumps({"NeutronError": {"type": kind, "message": "No.", "detail": ""}}).encode()
+    assert type(error_for(409, {}, read_fault(body), doing="making")) is meaning
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"{", b"\xff\xfe"])
