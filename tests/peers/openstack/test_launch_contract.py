@@ -30,6 +30,7 @@ from tests.peers.openstack.federation import CLOUDS, PAUSE, SECONDS, Cloud, Life
 from tests.peers.openstack.wire import Fate, Wire, wire
 from tests.world import World
 
+A_SECOND = 1.1  # Nova's times are whole seconds, so what runs for less may have run for none
 MILLIONTH = Decimal("0.000001")
 PRICES = {"m1.tiny": "3.60", "public-address": "0.36"}
 
@@ -116,6 +117,7 @@ def state_of(world: World, order: Order) -> OrderState:
 
 
 def stop(world: World, order: Order, lease_id: UUID) -> None:
+    time.sleep(A_SECOND)
     with world.sessions.begin() as session:
         stop_order(session, order.id, jobs=world.jobs, actor="tests", reason="done")
     until(world, lease_id, lambda lease: lease.settled_at is not None)
@@ -163,9 +165,9 @@ def ran_for(world: World, lease_id: UUID) -> timedelta:
 @pytest.mark.parametrize(
     ("frozen", "is_answered"),
     [
-        pytest.param(Fate.AFTER, True, id="the answered one wins"),
-        pytest.param(Fate.BEFORE, True, id="the answered one loses"),
-        pytest.param(Fate.BEFORE, False, id="neither is answered"),
+        pytest.param(Fate.AFTER, True, id="answered first"),
+        pytest.param(Fate.BEFORE, True, id="answered second"),
+        pytest.param(Fate.BEFORE, False, id="not answered"),
     ],
 )
 def test_a_frozen_request_that_wakes_up_with_its_successor_never_makes_two_machines(
@@ -180,7 +182,7 @@ def test_a_frozen_request_that_wakes_up_with_its_successor_never_makes_two_machi
     until(world, lease_id, lambda lease: bool(lease.parts) and bool(tries(lease)))
     assert cloud.lives(lease_id) == []
     time_is_over(world, lease_id)
-    until(world, lease_id, lambda lease: len(tries(lease)) == 2)
+    answered = tries(until(world, lease_id, lambda lease: len(tries(lease)) == 2))[1].remote_id
     assert line.said == [202, 202]
     lives = wait_for_lives(cloud, lease_id, "ACTIVE", "ERROR")
     (winner,) = [life for life in lives if life.launched_at is not None]
@@ -198,7 +200,7 @@ def test_a_frozen_request_that_wakes_up_with_its_successor_never_makes_two_machi
         paid[winner.remote_id] = Decimal(PRICES["m1.tiny"]) * Decimal(ran_for(world, lease_id).total_seconds()) / 3600
     else:
         # The one whose id came with an answer is the loser; both are deleted before the lease ends.
-        assert (frozen, is_answered) == (Fate.BEFORE, True)
+        assert answered not in (None, winner.remote_id)
         assert state_of(world, order) is OrderState.RETURNED
     assert cloud.left(lease_id) == set()
     assert [life.remote_id for life in cloud.lives(lease_id) if life.launched_at is not None] == [winner.remote_id]
@@ -315,11 +317,12 @@ def test_a_machine_that_somebody_deleted_is_charged_until_nova_says_it_ended(wor
     order, lease_id = ordered(world)
     lease = until(world, lease_id, lambda lease: lease.state is LeaseState.RUNNING)
     server = part(lease, PartKind.SERVER).remote_id
+    time.sleep(A_SECOND)
     cloud.alice.compute.delete_server(server or "")
     (life,) = wait_for_lives(cloud, lease_id, "DELETED")
 
     world.observe(site_id)
-    time.sleep(1.1)  # the settle time, between two listings
+    time.sleep(A_SECOND)  # the settle time, between two listings
     world.observe(site_id)
     until(world, lease_id, lambda lease: lease.settled_at is not None)
 
