@@ -37,7 +37,7 @@ _HEX_DIGITS = 32
 
 @dataclass(frozen=True, slots=True)
 class OrderView:
-    """`members`: how many machines. `reason`: why it was stopped or returned."""
+    """`members`: how many machines. `reason`: why it was stopped or returned. `held_until`: None is to the end."""
 
     id: UUID
     state: OrderState
@@ -46,6 +46,7 @@ class OrderView:
     reason: str | None
     members: int
     duration_seconds: int
+    held_until: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +265,7 @@ def _views(session: Session, rows: Sequence[OrderRow], *, in_detail: bool) -> li
                 reason=order.reason,
                 members=order.members,
                 duration_seconds=int(order.duration.total_seconds()),
+                held_until=order.held_until,
             ),
             offer=PickedView(
                 site=site,

@@ -6,9 +6,10 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Header
-from pydantic import ConfigDict, Field
+from pydantic import AwareDatetime, ConfigDict, Field
 
 from broker.database import database_now
+from broker.extensions import extend_order
 from broker.orders import Choice, place_order
 from web.api.schemas import Strict
 from web.api.workloads import Workload, in_detail
@@ -26,6 +27,14 @@ class OrderWanted(Strict):
 
     quote_id: UUID
     rank: int = Field(1, ge=1, description="1 is the quote's first offer.")
+
+
+class Extension(Strict):
+    """Until when an order is to last."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"until": "2026-12-24T12:00:00Z"}]})
+
+    until: AwareDatetime = Field(description="The new end, for all machines; later than the present one.")
 
 
 @router.post("", status_code=201, operation_id="place_order")
@@ -48,3 +57,12 @@ def post_order(
     )
     session.flush()
     return in_detail(session, order.id)
+
+
+@router.post("/{order_id}/extend", operation_id="extend_order")
+def post_extension(order_id: UUID, wanted: Extension, session: Transaction, services: ServicesOf) -> Workload:
+    """Give an order a later end: the money is set aside at today's prices, or nothing happens. Twice is once."""
+    now = database_now(session)
+    extend_order(session, order_id, wanted.until, services.funding, actor=ACTOR, now=now)
+    session.flush()
+    return in_detail(session, order_id)

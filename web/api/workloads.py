@@ -37,6 +37,8 @@ router = APIRouter(prefix="/workloads", tags=["workloads"])
 
 
 class Order(Shown):
+    """`held_until`: how long the money lasts that is set aside; null: to the end."""
+
     id: UUID
     state: OrderState
     placed_at: datetime
@@ -44,6 +46,7 @@ class Order(Shown):
     reason: str | None
     members: int
     duration_seconds: int
+    held_until: datetime | None
 
 
 class Picked(Shown):

@@ -46,6 +46,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, str]]] = {
         "ps": "List workloads, the newest first.",
         "show": "Show one workload with its timeline.",
         "explain": "Say why each site was or was not chosen.",
+        "extend": "Let a workload run longer.",
         "stop": "End a workload, or only power it off.",
         "start": "Power a stopped or shelved workload on again.",
     },

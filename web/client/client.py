@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from http import HTTPStatus
 from ipaddress import ip_address
 from types import TracebackType
@@ -158,6 +159,11 @@ class Client:
 
     def start(self, ref: str) -> Workload:
         return cast("Workload", self.post(f"/workloads/{_step(ref)}/start"))
+
+    def extend(self, order_id: str, *, until: datetime) -> Workload:
+        """Let an order last until then. Where the answer is lost the request is sent again: twice is once."""
+        body = {"until": until.isoformat()}
+        return cast("Workload", self.post(f"/orders/{_step(order_id)}/extend", body, key=uuid.uuid4().hex))
 
     def spend(self, *, project: str | None = None) -> list[Spend]:
         return list(cast("Iterator[Spend]", self.each("/spend", project=project)))

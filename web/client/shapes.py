@@ -167,6 +167,7 @@ class Order(TypedDict):
     reason: str | None
     members: int
     duration_seconds: int
+    held_until: str | None
 
 
 class Picked(TypedDict):

@@ -1,0 +1,56 @@
+"""`leeway extend` over a real server."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import pytest
+
+from tests.unit.cli.conftest import WORKLOAD, Leeway
+
+
+@pytest.fixture
+def name(leeway: Leeway) -> str:
+    """A workload that was ordered, and ends in two hours."""
+    leeway.ok("submit", "--yes", "--no-wait", "-", stdin=WORKLOAD.replace("name: trial", "name: longer"))
+    return "longer"
+
+
+def end_of(leeway: Leeway, name: str) -> datetime:
+    """When its machine ends."""
+    return datetime.fromisoformat(leeway.json("show", name)["machines"][0]["ends_at"])
+
+
+def test_a_length_counts_from_the_present_end(leeway: Leeway, name: str) -> None:
+    leeway("show", name)
+    said = leeway.ok("extend", name, "3", "days")
+    assert said.startswith("longer ends on 20")
+    assert "Set aside: 2.6" in said
+    assert "more than before." in said
+    assert "Free on the grants of climate: 9" in said
+    after = leeway.json("extend", name, "1 day 12 h")
+    assert after["order"]["duration_seconds"] == (2 + 72 + 36) * 3600
+    assert "That lasts until 20" in leeway.ok("extend", name, "20 days")
+    leeway.ok("stop", name)
+
+
+def test_an_end_is_taken_as_it_is(leeway: Leeway, name: str) -> None:
+    wanted = end_of(leeway, name).replace(microsecond=0, second=0) + timedelta(days=2)
+    for text in (f"{wanted:%Y-%m-%dT%H:%MZ}", f"{wanted:%Y-%m-%dT%H:%M}"):
+        item = leeway.json("extend", name, "--until", text)
+        assert abs(datetime.fromisoformat(item["machines"][0]["ends_at"]) - wanted) < timedelta(minutes=1)
+    leeway.ok("stop", name)
+
+
+def test_what_is_not_said_right_is_told(leeway: Leeway, name: str) -> None:
+    for arguments in ((), ("3 days", "--until", "2100-01-01")):
+        done = leeway("extend", name, *arguments)
+        assert (done.exit_code, "one of the two" in done.stderr) == (2, True)
+    assert leeway("extend", name, "--until", "soon").exit_code == 2
+    done = leeway("extend", name, "3")
+    assert (done.exit_code, "LENGTH" in done.stderr) == (1, True)
+    done = leeway("extend", name, "--until", "2020-01-01")
+    assert (done.exit_code, "is not after the present end" in done.stderr) == (1, True)
+    leeway.ok("stop", name)
+    done = leeway("extend", name, "3 days")
+    assert (done.exit_code, "has no machine to keep" in done.stderr) == (1, True)

@@ -1,0 +1,94 @@
+"""`leeway extend`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import click
+
+from broker.units import duration
+from web.cli import output
+from web.cli.command import Failure, LeewayCommand, connect, json_option, print_json
+from web.cli.main import HELPS
+from web.client.client import Client
+from web.client.shapes import Workload
+
+EPILOG = """\b
+Examples:
+  leeway extend era5-trial 3 days
+  leeway extend era5-trial --until 2026-12-24T12:00Z
+"""
+
+
+class Moment(click.ParamType[datetime]):
+    """A day or a time as ISO 8601 writes them; UTC where it names no zone."""
+
+    name = "time"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """The moment in UTC."""
+        try:
+            moment = datetime.fromisoformat(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is not a time; write it like 2026-12-24T12:00Z.", param, ctx)
+        return moment.replace(tzinfo=UTC) if moment.utcoffset() is None else moment.astimezone(UTC)
+
+
+@click.command("extend", cls=LeewayCommand, short_help=HELPS["extend"], epilog=EPILOG)
+@click.argument("workload")
+@click.argument("length", nargs=-1)
+@click.option("--until", type=Moment(), help="The new end instead of a length; UTC where no zone is named.")
+@json_option
+def command(workload: str, length: tuple[str, ...], *, until: datetime | None, as_json: bool) -> None:
+    """Let WORKLOAD (a name or an id) run for LENGTH longer, like `3 days`, and set the money for that aside.
+
+    It is priced as of now. What is off because its end has come, and is not deleted yet, comes back.
+    """
+    if bool(length) == (until is not None):
+        raise click.UsageError("Say how much longer (`3 days`) or until when (--until), one of the two.")
+    with connect() as client:
+        before = client.workload(workload)
+        old = _end(before)
+        new = until or old + duration(" ".join(length), field="LENGTH")
+        after = client.extend(before["order"]["id"], until=new)
+        if as_json:
+            print_json(after)
+            return
+        free = _free(client, after)
+    output.say(f"{after['name']} ends on {_words(_end(after))}, not on {_words(old)}.")
+    held, was = after["money"]["held"], before["money"]["held"]
+    more = Decimal(held["value"]) - Decimal(was["value"])
+    change = output.money({"value": str(abs(more)), "commodity": held["commodity"]})
+    output.say(f"Set aside: {output.money(held)}, {change} {'more' if more >= 0 else 'less'} than before.")
+    if (money_until := after["order"]["held_until"]) is not None:
+        output.say(f"That lasts until {output.clock(money_until)}, and is extended before it runs out.")
+    output.say(f"Free on the grants of {after['project']}: {free}.")
+
+
+def _end(item: Workload) -> datetime:
+    """When its last machine ends that is to be kept."""
+    ends = [
+        datetime.fromisoformat(machine["ends_at"])
+        for machine in item["machines"]
+        if machine["gone_at"] is None and machine["desired"] != "gone"
+    ]
+    if not ends:
+        raise Failure(
+            f"{item['name']} has no machine to keep: its order is {item['order']['state']}",
+            title="That cannot be extended",
+            hint="Order it again: `leeway submit`.",
+        )
+    return max(ends)
+
+
+def _free(client: Client, item: Workload) -> str:
+    """What the project's grants have left, in the order's currency."""
+    code = item["money"]["held"]["commodity"]
+    grants = [grant for spend in client.spend(project=item["project"]) for grant in spend["grants"]]
+    free = sum((Decimal(g["free"]["value"]) for g in grants if g["free"]["commodity"] == code), Decimal(0))
+    return output.money({"value": str(free), "commodity": code})
+
+
+def _words(moment: datetime) -> str:
+    return output.clock(moment.isoformat())
