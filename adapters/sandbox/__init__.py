@@ -2,7 +2,8 @@
 
 One process, one port, everything in memory: Keystone v3, Nova 2.1 (microversions to 2.79), Glance v2, Neutron v2.0, as
 openstacksdk and libcloud speak to them. `running(config)` starts one in a thread, `python -m adapters.sandbox` one as
-a process. Faults can be switched on (`faults`), and a log tells what really existed when (`truth`).
+a process. Faults can be switched on (`faults`), and a log tells what really existed when (`truth`). By configuration
+a cloud has another fence than Nova's (`nova_fences`).
 
 What it does not model, and a real site does:
 

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import requests
 
+from tests.unit.sandbox.test_config import MINIMAL
+
 ROOT = Path(__file__).parents[3]
 COMMAND = [sys.executable, "-m", "adapters.sandbox"]
 
@@ -91,6 +93,22 @@ def test_it_ends_with_its_parent(tmp_path: Path) -> None:
                 return
         time.sleep(0.02)
     pytest.fail("the sandbox outlived its parent by 5 s")
+
+
+def test_a_configured_cloud_has_its_fence_and_its_faults(tmp_path: Path) -> None:
+    busy = {"kind": "429", "service": "identity", "path": "^/v3$", "times": 1}
+    (tmp_path / "cloud.json").write_text(json.dumps(MINIMAL | {"fence": "token", "faults": [busy]}), encoding="utf-8")
+    where = tmp_path / "where.json"
+    command = [*COMMAND, "--config", str(tmp_path / "cloud.json"), "--port-file", str(where)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            port = _wait_for(where, process)["port"]
+            answers = [_control(port, "GET", "v3") for _ in range(2)]
+            assert [answer.status_code for answer in answers] == [429, 200]
+            assert answers[0].headers["Retry-After"] == "0"
+            assert _control(port, "GET", "_control/log?since=0").json() == {"entries": [], "next": 0}
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize(
