@@ -17,6 +17,7 @@ from web.api import (
     health,
     installation,
     orders,
+    overdue,
     projects,
     quotes,
     rate_cards,
@@ -31,7 +32,20 @@ from web.token import load_token
 from web.version import leeway_version
 
 _STATIC = Path(__file__).parent / "pages" / "static"
-_NOUNS = (health, installation, sites, rate_cards, projects, grants, quotes, orders, workloads, spend, findings)
+_NOUNS = (
+    health,
+    installation,
+    sites,
+    rate_cards,
+    projects,
+    grants,
+    quotes,
+    orders,
+    workloads,
+    spend,
+    findings,
+    overdue,
+)
 _PROBLEM = {
     "description": "A problem document (RFC 9457): code, detail, hint, and the field where one is wrong.",
     "content": {problems.MEDIA_TYPE: {"schema": {"type": "object"}}},
@@ -42,8 +56,13 @@ def _nobody_works() -> bool:
     return False
 
 
-def make_app(services: Services, *, is_working: Callable[[], bool] = _nobody_works) -> FastAPI:
-    """The application over these services. `is_working` says whether a worker runs in this process.
+def make_app(
+    services: Services,
+    *,
+    is_working: Callable[[], bool] = _nobody_works,
+    is_ticking: Callable[[], bool] = _nobody_works,
+) -> FastAPI:
+    """The application over these services. The two say whether a worker, and a clock, run in this process.
 
     Raises:
         SetupError: the token's file cannot be used.
@@ -64,6 +83,7 @@ def make_app(services: Services, *, is_working: Callable[[], bool] = _nobody_wor
     )
     app.state.services = services
     app.state.is_working = is_working
+    app.state.is_ticking = is_ticking
     problems.install(app, answer)
     app.add_middleware(Guard, token=token, host=services.settings.host, answer=answer)
     api = APIRouter(prefix=f"{API}v1", responses={"4XX": _PROBLEM, "5XX": _PROBLEM})

@@ -27,6 +27,8 @@ from web.worker import Worker, register
 
 # Open requests get so long to be answered when the process is told to stop; none takes longer than a statement may.
 _GRACE_SECONDS = 5
+# A worker whose clock has not ticked for so many more seconds ends.
+_CLOCK_ROUNDS = 30
 
 Ready = Callable[[str], None]
 
@@ -43,8 +45,9 @@ def serve(settings: Settings, *, ready: Ready | None = None) -> None:
     logs.configure(settings.log_level)
     with _stopping() as stopping, _bound(settings) as listener, _services(settings) as services:
         register(services.queue, services)
-        with Worker(services.queue, size=settings.workers) as working, Clock(services):
-            app = make_app(services, is_working=lambda: working.is_alive)
+        with Worker(services.queue, size=settings.workers) as working, Clock(services) as ticking:
+            is_working, is_ticking = (lambda: working.is_alive), (lambda: ticking.is_alive)
+            app = make_app(services, is_working=is_working, is_ticking=is_ticking)
             url = _url(settings.host, listener)
             server = _Server(
                 uvicorn.Config(
@@ -70,18 +73,22 @@ def worker(settings: Settings) -> None:
     """Work and tick without HTTP, until SIGINT or SIGTERM.
 
     Raises:
-        SetupError: the database cannot be used, or the worker broke: a supervisor is to start another.
+        SetupError: the database cannot be used, or the worker or the clock broke: a supervisor is to start another.
     """
     logs.configure(settings.log_level)
     with _stopping() as stopping, _services(settings) as services:
         register(services.queue, services)
-        with Worker(services.queue, size=settings.workers) as working, Clock(services):
-            told = threading.Event()
+        with Worker(services.queue, size=settings.workers) as working, Clock(services) as ticking:
+            told, silence = threading.Event(), 0
             stopping.by(told.set)
             _say("Leeway's worker is ready.")
             while not told.wait(1):
                 if not working.is_alive:
                     raise SetupError("the worker stopped by itself", hint="Its log says why; start it again.")
+                # Counted in rounds of our own: after the whole process stood still, the clock has its time to catch up.
+                silence = 0 if ticking.is_alive else silence + 1
+                if silence > _CLOCK_ROUNDS:
+                    raise SetupError("the clock stopped by itself", hint="Its log says why; start it again.")
 
 
 # --- signals ---------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ router = APIRouter(prefix="/health", tags=["health"])
 
 
 class Health(Shown):
-    """`worker`: a worker runs in this process. `due`: leases that wait for one; it should not keep growing.
+    """`worker`, `clock`: one runs in this process. `due`: leases that wait for one; it should not keep growing.
 
     `observing`: after a restore Leeway only observes, until `leeway resume`.
     """
@@ -24,6 +24,7 @@ class Health(Shown):
     version: str
     database: str = "ok"
     worker: bool
+    clock: bool
     due: int
     observing: bool
 
@@ -34,6 +35,7 @@ def show_health(request: Request, session: Transaction) -> Health:
     return Health(
         version=leeway_version(),
         worker=request.app.state.is_working(),
+        clock=request.app.state.is_ticking(),
         due=due_count(session),
         observing=session.scalars(select(only_observes())).one(),
     )

@@ -5,23 +5,27 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 import click
 
+from broker.database import database_now, sessions, single_use_engine
 from broker.errors import LeewayError
 from broker.schema import head_revision, require_current
+from web.cli import output
 from web.cli.command import Failure, LeewayCommand, json_option, print_json
 from web.cli.main import HELPS
 from web.cli.site_view import show_diagnosis, trouble
 from web.client.client import Client
 from web.client.errors import ClientError
 from web.client.place import find_place
-from web.client.shapes import Diagnosis, Installation
+from web.client.shapes import Diagnosis, Installation, Overdue
 from web.compose import database
 from web.identity.vault import load_key
+from web.overdue import find_overdue
 from web.settings import Settings, load_settings
 from web.token import load_token
 
@@ -46,7 +50,7 @@ def command(*, as_json: bool) -> None:
     except LeewayError as error:
         found.append(_failed("settings", error))
     else:
-        found += [*_files(settings), _database(settings), *_server()]
+        found += [*_files(settings), _database(settings), *_server(settings)]
     if as_json:
         print_json(found)
     else:
@@ -130,19 +134,22 @@ def _database(settings: Settings) -> Diagnosis:
     return _good("database", f"{kind}, revision {head_revision()}")
 
 
-def _server() -> Iterator[Diagnosis]:
-    """The server, its token, its worker, its sites: each only where the one before it is well."""
+def _server(settings: Settings) -> Iterator[Diagnosis]:
+    """The server, its token, its worker, its sites, what does not move: each only where the one before it is well."""
     try:
         with Client(find_place(os.environ)) as client:
             health = client.health()
             yield _good("server", f"{client.place.url}, version {health['version']}")
             yield _queue(is_working=health["worker"], due=health["due"])
+            yield _ticking(is_ticking=health["clock"])
             if health["observing"]:
                 yield _observing(client.installation())
             sites = client.sites()
             yield _good("access", "the server takes the token")
+            overdue = client.overdue()
     except ClientError as error:
         yield _failed("server", error)
+        yield from _moving(_asked_without_server(settings))
         return
     for site in sites:
         found = trouble(site)
@@ -153,6 +160,51 @@ def _server() -> Iterator[Diagnosis]:
             if hint is None or hint in found:  # the last contact's words hold their way out
                 hint = f"Then run `leeway site check {site['name']}`."
             yield _bad(f"site {site['name']}", found, hint)
+    # It was told above that Leeway only observes.
+    yield from _moving([thing for thing in overdue if thing["kind"] != "observing"])
+
+
+def _moving(overdue: Sequence[Overdue] | None) -> Iterator[Diagnosis]:
+    """A line for each thing that should have moved; one line where all did."""
+    if overdue is None:
+        return
+    now = datetime.now(UTC)
+    for thing in overdue:
+        since = output.moment(thing["since"])
+        time = "" if since is None else f", for {output.span((now - since).total_seconds())} already"
+        yield _bad(f"overdue: {thing['kind']}", f"{thing['thing']}{time}: {thing['why']}", thing["hint"])
+    if not overdue:
+        yield _good("moving", "nothing is overdue")
+
+
+def _asked_without_server(settings: Settings) -> list[Overdue] | None:
+    """What the rows tell, where no server answers: other workers may do without it. None where nobody can be asked."""
+    if settings.database_url is None and not (settings.data_dir / "postgres" / "cluster").exists():
+        return None
+    try:
+        with database(settings) as found:
+            require_current(found.application_url)
+            bind = single_use_engine(found.application_url, application_name="leeway doctor")
+            with sessions(bind)() as session:
+                things = find_overdue(session, settings, database_now(session))
+    except LeewayError:  # the step "database" has told
+        return None
+    return [
+        Overdue(
+            kind=thing.kind,
+            thing=thing.thing,
+            since=None if thing.since is None else thing.since.isoformat(),
+            why=thing.why,
+            hint=thing.hint,
+        )
+        for thing in things
+    ]
+
+
+def _ticking(*, is_ticking: bool) -> Diagnosis:
+    if not is_ticking:
+        return _bad("clock", "no clock ticks in the server", "Restart `leeway serve`; its log says why it stopped.")
+    return _good("clock", "ticking")
 
 
 def _observing(found: Installation) -> Diagnosis:

@@ -23,6 +23,7 @@ from web.client.shapes import (
     Grant,
     Health,
     Installation,
+    Overdue,
     Project,
     Quote,
     RateCard,
@@ -170,6 +171,10 @@ class Client:
 
     def findings(self) -> list[Finding]:
         return list(cast("Iterator[Finding]", self.each("/findings")))
+
+    def overdue(self) -> list[Overdue]:
+        """What has not moved for longer than it should."""
+        return list(cast("Iterator[Overdue]", self.each("/overdue")))
 
     # --- requests ----------------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ class Health(TypedDict):
     version: str
     database: str
     worker: bool
+    clock: bool
     due: int
     observing: bool
 
@@ -267,6 +268,14 @@ class Spend(TypedDict):
     grants: list[GrantSpend]
     workloads: list[WorkloadSpend]
     overdraft: list[Money]
+
+
+class Overdue(TypedDict):
+    kind: str
+    thing: str
+    since: str | None
+    why: str
+    hint: str
 
 
 class Finding(TypedDict):

@@ -28,8 +28,8 @@ def live_server(database: Database, data_dir: Path) -> Iterator[Place]:
     )
     with compose.services(settings, replace(database, is_embedded=False)) as services:
         register(services.queue, services)
-        with Worker(services.queue, size=4) as working, Clock(services):
-            app = make_app(services, is_working=lambda: working.is_alive)
+        with Worker(services.queue, size=4) as working, Clock(services) as ticking:
+            app = make_app(services, is_working=lambda: working.is_alive, is_ticking=lambda: ticking.is_alive)
             with _listening(uvicorn.Config(app, port=0, lifespan="off", log_config=None, ws="none")) as port:
                 place = Place(f"http://127.0.0.1:{port}", settings.token_file.read_text().strip())
                 settings.address_file.write_text(f"{place.url}\n")
