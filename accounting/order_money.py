@@ -70,6 +70,14 @@ def order_money(session: Session, order_ids: Collection[UUID], *, now: datetime)
     return found
 
 
+def spent_so_far(session: Session, order_ids: Collection[UUID], *, now: datetime) -> dict[UUID, Amount | None]:
+    """Per order, what was charged and used until `now`, in its own currency; None where a price is not known."""
+    money = order_money(session, order_ids, now=now)
+    return {
+        order_id: None if found.accrued is None else found.spent + found.accrued for order_id, found in money.items()
+    }
+
+
 def _held(session: Session, order_ids: Collection[UUID]) -> Sums:
     found: Sums = defaultdict(dict)
     for order_id, code, value in session.execute(

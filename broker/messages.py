@@ -14,14 +14,14 @@ from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 
-from sqlalchemy import Select, exists, func, select, update
+from sqlalchemy import Select, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, sessionmaker
 
 from broker.errors import InvalidInput
-from broker.models.federation import Installation
 from broker.models.messages import Message
 from broker.models.people import Project
+from broker.restored import acts
 from broker.timeline import Concern, close_finding, raise_finding
 from broker.units import counted
 
@@ -211,9 +211,7 @@ class _Taken:
 
 def _due() -> Select[UUID]:
     """Nothing is due while Leeway only observes: the rows may be a copy, whose original sends the same messages."""
-    is_observing = exists().where(Installation.observing_since.is_not(None))
-    now = func.clock_timestamp()
-    return select(Message.id).where(Message.sent_at.is_(None), Message.next_try_at <= now, ~is_observing)
+    return select(Message.id).where(Message.sent_at.is_(None), Message.next_try_at <= func.clock_timestamp(), acts())
 
 
 def _take(sessions: sessionmaker[Session], sending: Sending) -> _Taken | None:

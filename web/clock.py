@@ -24,6 +24,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from accounting.models.charges import Segment
+from accounting.order_money import spent_so_far
 from broker.database import database_now
 from broker.errors import SetupError
 from broker.extensions import ROLL, orders_to_roll
@@ -32,6 +33,7 @@ from broker.models.audit import ClockSlot
 from broker.models.federation import Site
 from broker.models.leases import Lease, Observation
 from broker.orders import RECONCILE
+from broker.reminders import remind
 from broker.restored import look
 from broker.sites import CHECK, OBSERVE, wants_check
 from broker.unreachable import tell_unreachable
@@ -108,6 +110,11 @@ def clean_queue(session: Session, services: Services, now: datetime) -> None:  #
     clean(session, longest=2 * max(timing.call, timing.claim, pace.call))
 
 
+def write_reminders(session: Session, services: Services, now: datetime) -> None:  # noqa: ARG001 - a tick's signature
+    """Messages about what will end soon, or cannot be paid any longer."""
+    remind(session, now=now, spent=lambda order_ids: spent_so_far(session, order_ids, now=now))
+
+
 def post(session: Session, services: Services, now: datetime) -> None:  # noqa: ARG001 - a tick's signature
     """Wake a worker for messages that are due: it sends them, as that takes its time."""
     if is_mail_due(session):
@@ -151,6 +158,7 @@ def ticks(settings: Settings) -> tuple[Ticking, ...]:
         Ticking("tell-sites", tell_sites, minute),
         Ticking("roll-holds", roll_holds, minute if settings.hold_window > hour else timedelta(seconds=1)),
         Ticking("cut-months", cut_months, hour),
+        Ticking("remind", write_reminders, hour),
         Ticking("mail", post, minute),
         Ticking("forget", forget, hour),
     )

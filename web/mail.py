@@ -24,9 +24,6 @@ from broker.errors import InvalidInput, SetupError
 from broker.messages import Letter, Mailer, Unserved, email_address, one_line
 from web.settings import Settings
 
-# Of one read or write, and of a whole conversation; both far below `broker.messages.Sending.claim`.
-_SILENCE_SECONDS = 20.0
-_TOTAL_SECONDS = 90.0
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _HOST = re.compile(rf"(?:{_LABEL}\.)*{_LABEL}|[0-9a-fA-F:.]{{2,45}}")
@@ -83,7 +80,8 @@ class Envelope:
         mail["From"] = Address(display_name="Leeway", addr_spec=self.sender)
         recipients = [email_address(address, field="recipients") for address in self.recipients(letter)]
         mail["To"] = ", ".join(recipients) or "undisclosed-recipients:;"
-        mail["Subject"] = one_line(letter.subject)
+        # An encoded word (RFC 2047) in a name would be decoded here, and may hold what `one_line` took out: tried.
+        mail["Subject"] = one_line(letter.subject).replace("=?", "= ?")
         mail["Date"] = format_datetime(letter.made_at)
         mail["Message-ID"] = f"<{letter.id}@{self.sender.rpartition('@')[2]}>"
         mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: no out-of-office answers
@@ -138,6 +136,8 @@ class SmtpServer:
     tls: Tls
     user: str | None = None
     password: str | None = field(default=None, repr=False)
+    silence_seconds: float = 20.0  # the longest wait for one answer
+    total_seconds: float = 90.0  # of a conversation; far below `broker.messages.Sending.claim`
 
 
 def server_at(url: str) -> SmtpServer:
@@ -211,12 +211,12 @@ class SmtpMailer:
         if not recipients:
             return Unserved((), "its project has no contacts, and LEEWAY_MAIL_OPERATOR is not set", is_final=True)
         try:
-            mail = self._envelope.message(letter)
+            mail = self._envelope.message(letter).as_bytes()
         except InvalidInput as error:
             return Unserved(recipients, error.detail, is_final=True)
         try:
             with self._connected() as smtp:
-                refused = smtp.send_message(mail, from_addr=self._envelope.sender, to_addrs=recipients)
+                refused = smtp.sendmail(self._envelope.sender, recipients, mail)
         except smtplib.SMTPRecipientsRefused as error:
             return self._refused(error.recipients)
         except smtplib.SMTPException as error:
@@ -230,10 +230,12 @@ class SmtpMailer:
         server = self._server
         context = ssl.create_default_context()
         if server.tls == "implicit":
-            smtp: smtplib.SMTP = smtplib.SMTP_SSL(server.host, server.port, timeout=_SILENCE_SECONDS, context=context)
+            smtp: smtplib.SMTP = smtplib.SMTP_SSL(
+                server.host, server.port, timeout=server.silence_seconds, context=context
+            )
         else:
-            smtp = smtplib.SMTP(server.host, server.port, timeout=_SILENCE_SECONDS)
-        watchdog = threading.Timer(_TOTAL_SECONDS, _cut, [smtp])
+            smtp = smtplib.SMTP(server.host, server.port, timeout=server.silence_seconds)
+        watchdog = threading.Timer(server.total_seconds, _cut, [smtp])
         watchdog.daemon = True
         watchdog.start()
         try:
