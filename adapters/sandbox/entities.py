@@ -211,7 +211,10 @@ class Subnet:
 
 @dataclass(slots=True, kw_only=True)
 class Port:
-    """One port with one fixed address. `made_by_nova` ones are deleted with their server, the others only let go."""
+    """One port with one fixed address. `made_by_nova` ones are deleted with their server, the others only let go.
+
+    `device_id` is Neutron's word for who has it; `holder` is Nova's own record, which alone decides.
+    """
 
     id: str
     name: str
@@ -225,6 +228,7 @@ class Port:
     description: str = ""
     device_id: str = ""
     device_owner: str = ""
+    holder: str = ""
     made_by_nova: bool = False
     admin_state_up: bool = True
     security_group_ids: list[str] = field(default_factory=list)

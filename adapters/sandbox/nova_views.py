@@ -99,7 +99,7 @@ def server_document(call: Call, server: Server, *, alone: bool) -> dict[str, Any
         "status": status(server),
         "tenant_id": server.project_id,
         "user_id": server.user_id,
-        "metadata": dict(server.metadata),
+        "metadata": {} if server.vm_state is VmState.DELETED else dict(server.metadata),
         "hostId": _host_id(server),
         "image": {"id": server.image_id, "links": links(call, "images", server.image_id)[1:]},
         "flavor": _embedded_flavor(call, server.flavor),

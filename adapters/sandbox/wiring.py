@@ -54,13 +54,14 @@ def bind_ports(cloud: Cloud, server: Server, now: datetime) -> None:
     """Give the server what it asked for: its owner's ports, and new ones of Nova's.
 
     Raises:
-        WiringError: a port is gone or another server has it, or a network is full. Nothing stays bound: as in Nova the
-            clean-up lets go of every port that was asked for, also of one that another server has and goes on using.
+        WiringError: a port is gone or another server has it, or a network is full. Nothing stays bound: Nova's clean-up
+            empties the `device_id` of every port that was asked for, also of one that another server goes on using.
+            (That server keeps it: a third one on the port fails like the second. Seen with Nova of Zed.)
     """
     try:
         for nic in server.nics:
             port = _make_for(cloud, server, nic.network_id, now) if nic.port_id is None else _take(cloud, nic.port_id)
-            port.device_id = server.id
+            port.device_id = port.holder = server.id
             port.device_owner = f"compute:{server.availability_zone}"
             port.updated = now
             port.revision += 1
@@ -82,7 +83,7 @@ def _take(cloud: Cloud, port_id: str) -> Port:
     port = cloud.ports.get(port_id)
     if port is None:
         raise WiringError(f"Port {port_id} could not be found.")
-    if port.device_id:
+    if port.device_id or port.holder:
         raise WiringError(f"Port {port_id} is still in use.")
     return port
 
@@ -104,6 +105,7 @@ def release_ports(cloud: Cloud, server: Server, now: datetime) -> None:
         port = cloud.ports.get(port_id)
         if port is None:
             continue
+        port.holder = ""
         if port.made_by_nova:
             delete_port(cloud, port, now)
         elif port.device_id == server.id:
@@ -125,7 +127,7 @@ def delete_port(cloud: Cloud, port: Port, now: datetime, request_id: str = "") -
     subnet = cloud.subnets.get(port.subnet_id)
     if subnet is not None:
         subnet.release(port.address)
-    server = cloud.servers.get(port.device_id)
+    server = cloud.servers.get(port.holder)
     if server is not None and port.id in server.port_ids:
         server.port_ids.remove(port.id)
     for floating in cloud.floating_ips.values():

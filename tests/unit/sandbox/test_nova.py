@@ -161,9 +161,15 @@ def test_the_end_of_a_server_takes_only_the_ports_that_it_has(client: Any, clock
     port = client.create_port()
     first, loser = (client.create(name, networks=[{"port": port["id"]}]) for name in ("first", "loser"))
     clock.pass_by(10)
+    third = client.create("third", networks=[{"port": port["id"]}])
+    clock.pass_by(10)
+    assert client.server(third)["status"] == "ERROR", "Nova knows who has the port, though Neutron does not say it"
+    client("DELETE", f"{V}/servers/{first}")
+    clock.pass_by(10)
     later = client.create("later", networks=[{"port": port["id"]}])
     clock.pass_by(10)
-    for identifier in (first, loser):
+    assert client.server(later)["status"] == "ACTIVE"
+    for identifier in (loser, third):
         client("DELETE", f"{V}/servers/{identifier}")
     clock.pass_by(10)
     assert client.get(f"/network/v2.0/ports/{port['id']}")["port"]["device_id"] == later
@@ -173,6 +179,14 @@ def test_the_end_of_a_server_takes_only_the_ports_that_it_has(client: Any, clock
     client("DELETE", f"{V}/servers/{both}")
     clock.pass_by(10)
     assert cloud.log.alive("port") == {port["id"]}
+
+
+def test_a_port_that_was_taken_from_its_winner_can_be_deleted(client: Any, clock: Any) -> None:
+    port = client.create_port()
+    winner, _ = (client.create(name, networks=[{"port": port["id"]}]) for name in ("winner", "loser"))
+    clock.pass_by(10)
+    assert client("DELETE", f"/network/v2.0/ports/{port['id']}").status_code == 204
+    assert client.server(winner)["addresses"] == {}
 
 
 @pytest.mark.parametrize(
