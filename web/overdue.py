@@ -61,14 +61,14 @@ def _waiting(session: Session, waiting: Waiting, queue: QueueState, *, now: date
     """Leases that nobody claims: because nobody is there, because all are busy, or for a reason that is not known."""
     thing = waiting.first if waiting.count == 1 else f"{waiting.count} machines, the first of them {waiting.first}"
     if queue.workers == 0:
-        return Overdue("due", thing, waiting.since, "no worker is alive", _START)
+        return Overdue("machine", thing, waiting.since, "no worker is alive", _START)
     if not queue.running:
         why = f"{_number(queue.workers)} alive, and not one works"
-        return Overdue("due", thing, waiting.since, why, "Restart it; its log may say why.")
+        return Overdue("machine", thing, waiting.since, why, "Restart it; its log may say why.")
     oldest = ", ".join(_doing(session, running, now) for running in queue.running[:3])
     why = f"{_number(queue.workers)} alive, busy with {len(queue.running)} things, the longest: {oldest}"
     hint = "Run one more `leeway worker`, or raise LEEWAY_WORKERS."
-    return Overdue("due", thing, waiting.since, why, hint)
+    return Overdue("machine", thing, waiting.since, why, hint)
 
 
 def _number(workers: int) -> str:
