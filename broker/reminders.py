@@ -232,10 +232,10 @@ def _write(
     )
     if occasion.kind == "hold_refused" and going.refused is not None:
         subject, body = refusal(ending, why=going.refused.text, wanted_until=going.ends_at)
-        told = f"told that its money ends on {occasion.off_at:%Y-%m-%d %H:%M} UTC"
+        told = f"that its money ends on {occasion.off_at:%Y-%m-%d %H:%M} UTC"
     else:
         subject, body = reminder(ending, now=now)
-        told = f"reminded that it ends in {left_until(occasion.off_at, now=now)}"
+        told = f"that it ends in {left_until(occasion.off_at, now=now)}"
     draft = Draft(
         key=occasion.key,
         kind=occasion.kind,
@@ -248,7 +248,7 @@ def _write(
     if not post_message(session, draft):
         return False
     whom = counted(len(recipients), "contact") if recipients else "the operator"
-    tell_order(session, going.order, "reminder", f"{whom} {told}")
+    tell_order(session, going.order, "reminder", f"told {whom} {told}")
     return True
 
 
