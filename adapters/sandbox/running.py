@@ -12,6 +12,7 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from adapters.sandbox import machines
 from adapters.sandbox.app import CUT, Application
 from adapters.sandbox.config import CloudConfig
 from adapters.sandbox.faults import FaultBoard
@@ -150,6 +151,14 @@ class SandboxCloud:
             now = self.cloud.clock()
             self.cloud.advance(now)
             return add_foreign_servers(self.cloud, count, now, project_name=project, flavor_name=flavor)
+
+    def vanish(self, *server_ids: str) -> None:
+        """These servers are gone without a trace in the API."""
+        with self.cloud.lock:
+            now = self.cloud.clock()
+            self.cloud.advance(now)
+            for server_id in server_ids:
+                machines.vanish(self.cloud, self.cloud.servers[server_id], now)
 
     def close(self) -> None:
         """Stop listening; requests under way are cut. Doing it twice is fine."""

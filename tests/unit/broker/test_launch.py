@@ -256,9 +256,7 @@ def test_a_duplicate_that_a_listing_shows_is_deleted_and_the_kept_one_stays(worl
 def test_a_vanished_machine_is_gone_only_after_two_listings_and_a_look(world: World) -> None:
     _, lease_id = ordered(world)
     view = world.until_running(lease_id)
-    (server,) = world.cloud.log.alive("server")
-    adapter = world.tools.open_site(view.lease.site_id)
-    adapter.delete(PartKind.SERVER, server, deadline=Deadline.after(5))  # somebody at the site
+    world.cloud.vanish(*world.cloud.log.alive("server"))
 
     view = world.work(lease_id)
     assert view.lease.desired is Desired.RUNNING, "a single 404 is no absence"
@@ -276,6 +274,27 @@ def test_a_vanished_machine_is_gone_only_after_two_listings_and_a_look(world: Wo
         assert last is not None
         assert last.state is LeaseState.GONE
         assert last.is_estimated
+
+
+def test_a_machine_that_somebody_deleted_at_the_site_ended_when_the_site_says(world: World) -> None:
+    _, lease_id = ordered(world)
+    view = world.until_running(lease_id)
+    (server,) = world.cloud.log.alive("server")
+    world.tools.open_site(view.lease.site_id).delete(PartKind.SERVER, server, deadline=Deadline.after(5))
+    world.observe(view.lease.site_id)
+    time.sleep(0.35)
+    world.observe(view.lease.site_id)
+    world.until_gone(lease_id)
+
+    (deleted,) = world.cloud.log.entries(kind="server", event="deleted")
+    with world.sessions() as session:
+        last = session.scalars(
+            select(Observation).where(Observation.lease_id == lease_id).order_by(Observation.seen_at.desc())
+        ).first()
+        assert last is not None
+        assert not last.is_estimated
+        assert last.since is not None
+        assert abs(last.since - deleted.at) < timedelta(seconds=1)  # Nova names it to the second
 
 
 @pytest.mark.parametrize(
