@@ -36,6 +36,8 @@ class Segment(Base):
     # None: no rate card was in force, so the price is unknown (never zero), and the segment waits for one.
     rate_card_version_id: Mapped[UUID | None] = mapped_column(ForeignKey("rate_card_versions.id"))
     is_estimated: Mapped[bool] = mapped_column(default=False)
+    # How much of it counts, after a correction; None: all. A charged segment is never altered otherwise.
+    counted_until: Mapped[datetime | None]
 
 
 class ChargeState(StrEnum):
@@ -47,11 +49,19 @@ class ChargeState(StrEnum):
 
 
 class Charge(Base):
-    """A rated segment: one row per SKU and tier. Columns are FOCUS 1.2 Cost and Usage, in snake case; `x_` are ours."""
+    """A rated segment: one row per SKU, tier and payer. Columns are FOCUS 1.2 Cost and Usage; `x_` are ours.
+
+    `x_grant_id`: the grant that pays the row; None: nobody does, it is free or overdraft. `x_correction` counts the
+    corrections of a segment from 1, each with rows that hold the differences; 0 is the charge itself.
+    """
 
     __tablename__ = "charges"
     # One row per tier, because FOCUS wants list cost = list unit price x pricing quantity in every row.
-    __table_args__ = (UniqueConstraint("segment_id", "sku_price_id"),)
+    __table_args__ = (
+        UniqueConstraint(
+            "segment_id", "sku_price_id", "x_correction", "x_grant_id", postgresql_nulls_not_distinct=True
+        ),
+    )
 
     id: Mapped[Id]
     segment_id: Mapped[UUID] = mapped_column(ForeignKey("segments.id"))
@@ -90,3 +100,5 @@ class Charge(Base):
     x_machine_state: Mapped[str]
     x_share: Mapped[Decimal]
     x_estimated: Mapped[bool] = mapped_column(default=False)
+    x_grant_id: Mapped[UUID | None] = mapped_column(ForeignKey("grants.id"))
+    x_correction: Mapped[int] = mapped_column(server_default=text("0"))

@@ -26,6 +26,7 @@ def upgrade() -> None:
     op.add_column("orders", sa.Column("held_until", sa.DateTime(timezone=True), nullable=True))
     is_rolling = sa.text("held_until IS NOT NULL AND state IN ('placed', 'active')")
     op.create_index("ix_orders_rolling", "orders", ["held_until"], unique=False, postgresql_where=is_rolling)
+    _charges()
     op.add_column(
         "projects",
         sa.Column("contacts", postgresql.JSONB(astext_type=sa.Text()), server_default=sa.text("'[]'"), nullable=False),
@@ -55,6 +56,28 @@ def upgrade() -> None:
     )
 
 
+def _charges() -> None:
+    """A charge says which grant paid it, so one that two grants pay is two rows; and an end may be corrected."""
+    op.add_column("segments", sa.Column("counted_until", sa.DateTime(timezone=True), nullable=True))
+    op.add_column("charges", sa.Column("x_grant_id", sa.Uuid(), nullable=True))
+    op.add_column("charges", sa.Column("x_correction", sa.Integer(), server_default=sa.text("0"), nullable=False))
+    op.create_foreign_key(op.f("fk_charges_x_grant_id"), "charges", "grants", ["x_grant_id"], ["id"])
+    op.drop_constraint("uq_charges_segment_id_sku_price_id", "charges", type_="unique")
+    op.create_unique_constraint(
+        op.f("uq_charges_segment_id_sku_price_id_x_correction_x_grant_id"),
+        "charges",
+        ["segment_id", "sku_price_id", "x_correction", "x_grant_id"],
+        postgresql_nulls_not_distinct=True,
+    )
+    # What one grant paid alone. Of what several paid, the postings know the shares of the whole charge only.
+    op.execute("""
+        UPDATE charges SET x_grant_id = grants.id
+        FROM postings JOIN grants ON grants.account_id = postings.account_id
+        WHERE postings.entry_id = charges.entry_id
+            AND (SELECT count(*) FROM postings AS line WHERE line.entry_id = charges.entry_id) = 2
+    """)
+
+
 def _imprint() -> None:
     """Say of the database as it is that it is the living one.
 
@@ -74,6 +97,13 @@ def downgrade() -> None:
     op.drop_index("ix_messages_due", table_name="messages", postgresql_where=sa.text("sent_at IS NULL"))
     op.drop_table("messages")
     op.drop_column("projects", "contacts")
+    op.drop_constraint("uq_charges_segment_id_sku_price_id_x_correction_x_grant_id", "charges", type_="unique")
+    # Fails where a charge was split or corrected: the version before cannot tell such rows apart.
+    op.create_unique_constraint("uq_charges_segment_id_sku_price_id", "charges", ["segment_id", "sku_price_id"])
+    op.drop_constraint("fk_charges_x_grant_id", "charges", type_="foreignkey")
+    op.drop_column("charges", "x_correction")
+    op.drop_column("charges", "x_grant_id")
+    op.drop_column("segments", "counted_until")
     op.drop_index("ix_orders_rolling", table_name="orders")
     op.drop_column("orders", "held_until")
     op.drop_column("leases", "settle_trouble")
