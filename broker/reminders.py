@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Literal
 from uuid import UUID
@@ -42,6 +42,9 @@ from broker.workload_views import find_order
 STEPS = (timedelta(days=14), timedelta(days=3), timedelta(days=1))
 # After the message that tells of a refusal, which comes some days before the money ends.
 STEPS_AFTER_REFUSAL = (timedelta(days=1),)
+
+# Occasions of one question.
+_PART = 1000
 
 # What orders have cost so far, by `accounting`; None where a price is not known.
 Spent = Callable[[Collection[UUID]], Mapping[UUID, Amount | None]]
@@ -81,7 +84,7 @@ class Occasion:
     @property
     def key(self) -> str:
         """The same for the same end, whenever it is asked."""
-        return f"{self.kind}:{self.going.order.id}:{self.step.days}:{self.off_at.isoformat()}"
+        return f"{self.kind}:{self.going.order.id}:{self.step.days}:{self.off_at.astimezone(UTC).isoformat()}"
 
 
 def remind(session: Session, *, now: datetime, spent: Spent, most: int = 500) -> int:
@@ -95,7 +98,7 @@ def remind(session: Session, *, now: datetime, spent: Spent, most: int = 500) ->
         (occasion for going in _going_on(session, now) for occasion in occasions(going, now=now)),
         key=lambda occasion: (occasion.off_at, occasion.key),
     )
-    fresh = _not_extended_since(session, _not_written(session, due))[:most]
+    fresh = _fresh(session, due, most)
     order_ids = {occasion.going.order.id for occasion in fresh}
     leases, costs = _leases(session, order_ids), spent(order_ids)
     written = 0
@@ -161,9 +164,19 @@ def _going_on(session: Session, now: datetime) -> list[GoingOn]:
     return [GoingOn(*row) for row in rows]
 
 
+def _fresh(session: Session, due: Sequence[Occasion], most: int) -> list[Occasion]:
+    """The first `most` that were not written; asked for in parts, as many may be due and written already."""
+    found: list[Occasion] = []
+    for start in range(0, len(due), _PART):
+        found += _not_extended_since(session, _not_written(session, due[start : start + _PART]))
+        if len(found) >= most:
+            break
+    return found[:most]
+
+
 def _not_written(session: Session, due: Sequence[Occasion]) -> list[Occasion]:
-    orders = {occasion.going.order.id for occasion in due}
-    written = set(session.scalars(select(Message.key).where(Message.order_id.in_(orders))))
+    keys = [occasion.key for occasion in due]
+    written = set(session.scalars(select(Message.key).where(Message.key.in_(keys))))
     return [occasion for occasion in due if occasion.key not in written]
 
 

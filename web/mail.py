@@ -11,6 +11,7 @@ import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
@@ -82,7 +83,7 @@ class Envelope:
         mail["To"] = ", ".join(recipients) or "undisclosed-recipients:;"
         # An encoded word (RFC 2047) in a name would be decoded here, and may hold what `one_line` took out: tried.
         mail["Subject"] = one_line(letter.subject).replace("=?", "= ?")
-        mail["Date"] = format_datetime(letter.made_at)
+        mail["Date"] = format_datetime(letter.made_at.astimezone(UTC))
         mail["Message-ID"] = f"<{letter.id}@{self.sender.rpartition('@')[2]}>"
         mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: no out-of-office answers
         mail.set_content(letter.body, cte="quoted-printable")
