@@ -344,6 +344,13 @@ def test_a_refusal_is_told_once_and_once_more_a_day_before_the_money_ends(world:
         assert words in body, words
 
 
+def test_money_that_has_ended_is_no_longer_announced(world: World) -> None:
+    order = run(world)
+    now = world.now()
+    refuse(world, order, held_until=now + DAY, at=now)
+    assert look(world, now + DAY) == 0
+
+
 def test_money_that_came_back_ends_the_matter_and_another_refusal_is_told_anew(world: World) -> None:
     order = run(world)
     now = world.now()

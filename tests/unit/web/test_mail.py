@@ -531,7 +531,8 @@ def test_a_server_that_answers_for_ever_is_cut_off() -> None:
     assert unserved.is_away
 
 
-def test_what_was_taken_is_sent_however_the_server_says_good_bye() -> None:
+@pytest.mark.parametrize("good_bye", [b"", b"500 what?\r\n"])
+def test_what_was_taken_is_sent_however_the_server_says_good_bye(good_bye: bytes) -> None:
     def rude(connection: socket.socket) -> None:
         lines = connection.makefile("rb")
         connection.sendall(b"220 here\r\n")
@@ -543,7 +544,9 @@ def test_what_was_taken_is_sent_however_the_server_says_good_bye() -> None:
                         pass
                     connection.sendall(b"250 taken\r\n")
                 case b"QUIT":
-                    connection.sendall(b"500 what?\r\n")
+                    connection.sendall(good_bye)
+                    lines.close()
+                    connection.shutdown(socket.SHUT_RDWR)
                     return
                 case _:
                     connection.sendall(b"250 OK\r\n")
