@@ -27,6 +27,7 @@ from adapters.sandbox.config import (
     NetworkConfig,
     ProjectConfig,
     QuotaConfig,
+    ServerFence,
     Timing,
     UserConfig,
 )
@@ -41,7 +42,9 @@ ADDRESS_SKU = "public-address"
 _LONG_ANSWER = 60.0
 _SERVERS = {"service": "compute", "method": "POST", "path": "/servers$"}
 _PORTS = {"service": "network", "method": "POST", "path": "/(ports|floatingips)$"}
-_WRITES = ({"method": "POST", "path": "/(servers|ports|floatingips|os-keypairs)$"}, {"method": "DELETE"})
+_KEYS = {"service": "compute", "method": "POST", "path": "/os-keypairs$"}
+_DELETES = {"method": "DELETE"}
+_LISTS = {"method": "GET", "path": "/(servers/detail|ports|floatingips)$"}
 
 FaultDocument = dict[str, Any]
 
@@ -84,6 +87,7 @@ class SiteSpec:
                 NetworkConfig(name="inside", cidr="10.64.0.0/16", project=PROJECT),
             ),
             timing=timing,
+            fence=ServerFence(self.fence),
         )
 
     @property
@@ -93,9 +97,32 @@ class SiteSpec:
         return [*hiding, *self.faults]
 
 
+def _lossy(chance: float) -> list[FaultDocument]:
+    """Requests that are lost on their way, answers that are, and errors that say nothing."""
+    return [
+        {"kind": kind, "chance": chance, **where}
+        for where in (_SERVERS, _PORTS, _KEYS, _DELETES)
+        for kind in ("answer_lost", "cut", "500")
+    ]
+
+
+_REFUSING = (
+    {"kind": "no_capacity", "seconds": 0.2, "chance": 0.4, **_SERVERS},
+    {"kind": "quota", "chance": 0.1, **_SERVERS},
+)
+_PAGES = tuple({"kind": kind, "chance": 0.05, **_LISTS} for kind in ("short_page", "lost_link", "foreign_json"))
+_BUSY = ({"kind": "429", "seconds": 1, "chance": 0.15, "service": "compute"},)
+
 SITES: tuple[SiteSpec, ...] = (
-    SiteSpec("swift", build_seconds=0.1),
+    SiteSpec("swift", build_seconds=0.05),
     SiteSpec("hazy", hidden=SETTLE / 2),
+    SiteSpec("slow", hidden=SETTLE * 3, build_seconds=0.5),
+    SiteSpec("lossy", faults=(*_lossy(0.05), *_PAGES)),
+    SiteSpec("refusing", faults=_REFUSING),
+    SiteSpec("busy", faults=_BUSY),
+    SiteSpec("named", fence="name", hidden=SETTLE * 2, faults=_lossy(0.05)),
+    SiteSpec("token", fence="token", hidden=SETTLE * 2, faults=_lossy(0.05)),
+    SiteSpec("bare", fence="none", hidden=SETTLE / 2, faults=_lossy(0.02)),
 )
 
 

@@ -6,10 +6,12 @@ Pure: logs and rows in, faults out. Charges are the matter of `tests.faults.orac
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from uuid import UUID
 
+from broker.inventory import OURS_UNKNOWN
 from broker.models.workloads import OrderState
 from tests.faults.clouds import Logs
 from tests.faults.rows import Rows
@@ -37,21 +39,27 @@ class Fault:
     site: str | None = None
 
 
-def count(logs: Logs, rows: Rows, fences: Mapping[str, str]) -> list[Fault]:
-    """Everything but the charges. `fences`: of each site; on a site without one, two machines may run for a while."""
+def count(logs: Logs, rows: Rows, fences: Mapping[str, str], heeded: Collection[UUID] = frozenset()) -> list[Fault]:
+    """Everything but the charges.
+
+    `fences`: of each site; on a site without one, two machines may run for a while. `heeded`: leases whose findings a
+    person has acted upon, so that they excuse nothing any more.
+    """
     found = machines(logs)
+    excused = {finding.lease_id for finding in rows.findings if finding.lease_id is not None} - set(heeded)
     return [
         *_extra(found, rows),
         *_unowned(logs, rows),
         *_two_active(found, rows, fences),
-        *_stuck_holds(rows),
-        *_stuck_orders(rows),
+        *_stuck_holds(rows, excused),
+        *_stuck_orders(rows, excused),
     ]
 
 
 def _owned(rows: Rows) -> set[str]:
-    """What live leases own."""
-    return {
+    """What live leases own, and what a finding tells a person to look at."""
+    told = {finding.key.rpartition(":")[2] for finding in rows.findings if finding.kind == OURS_UNKNOWN}
+    return told | {
         part.remote_id for lease in rows.leases if lease.gone_at is None for part in lease.parts if part.gone_at is None
     }
 
@@ -84,13 +92,7 @@ def _two_active(found: Sequence[Machine], rows: Rows, fences: Mapping[str, str])
             yield Fault("two_active", text, other.lease, other.site)
 
 
-def _excused(rows: Rows) -> set[UUID]:
-    """Leases about which an open finding tells a person what to do."""
-    return {finding.lease_id for finding in rows.findings if finding.lease_id is not None}
-
-
-def _stuck_holds(rows: Rows) -> Iterator[Fault]:
-    excused = _excused(rows)
+def _stuck_holds(rows: Rows, excused: AbstractSet[UUID]) -> Iterator[Fault]:
     gone = {lease.id: lease.gone_at is not None for lease in rows.leases}
     of_order: dict[UUID, list[UUID]] = defaultdict(list)
     for lease in rows.leases:
@@ -98,14 +100,13 @@ def _stuck_holds(rows: Rows) -> Iterator[Fault]:
     for hold in rows.holds:
         concerned = of_order[hold.order_id] if hold.lease_id is None else [hold.lease_id]
         is_over = rows.orders[hold.order_id] in _DONE if hold.lease_id is None else gone[hold.lease_id]
-        if is_over and not excused.intersection(concerned):
+        if is_over and excused.isdisjoint(concerned):
             yield Fault("stuck_holds", f"{hold.what} of order {hold.order_id} is held", concerned[0])
 
 
-def _stuck_orders(rows: Rows) -> Iterator[Fault]:
-    excused = _excused(rows)
+def _stuck_orders(rows: Rows, excused: AbstractSet[UUID]) -> Iterator[Fault]:
     for order_id, state in rows.orders.items():
         leases = [lease.id for lease in rows.leases if lease.order_id == order_id]
-        if state not in _DONE and not excused.intersection(leases):
+        if state not in _DONE and excused.isdisjoint(leases):
             stuck = next((lease.id for lease in rows.leases if lease.id in leases and lease.settled_at is None), None)
             yield Fault("stuck_orders", f"order {order_id} is {state}", stuck or leases[0])

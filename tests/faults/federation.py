@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from broker import ratecards, schema
 from broker.catalogue import import_rate_card
-from broker.database import Database, database_now, single_use_engine
+from broker.database import Database, database_now
 from broker.embedded import APPLICATION_ROLE, OWNER_ROLE, EmbeddedServer
 from broker.models.federation import Site
 from broker.remote import Secret
@@ -28,7 +28,9 @@ from web.settings import load_settings
 
 CALL = 0.8
 CLAIM = 1.0
-LISTING = 1.0
+STOP_DELAY = 3.0
+WINDOW = 20.0
+LISTING = 2.0
 # Of a machine, per hour: a hundredth of a euro per second, so that a lifetime of seconds has a legible price.
 HOURLY = Decimal(36)
 ADDRESS_HOURLY = Decimal("3.6")
@@ -50,7 +52,8 @@ def times() -> dict[str, Any]:
         "sweep_interval": timedelta(seconds=1),
         "listing_interval": timedelta(seconds=LISTING),
         "listing_timeout": timedelta(seconds=1),
-        "stop_delay": timedelta(seconds=60),
+        "stop_delay": timedelta(seconds=STOP_DELAY),
+        "hold_window": timedelta(seconds=WINDOW),
         "workers": 4,
         "log_level": "INFO",
     }
@@ -108,6 +111,7 @@ class Federation:
             region="here",
             secret=secret,
             jurisdiction="EE",
+            settings={"fence": spec.fence},
         )
 
         def add(session: Session, _now: datetime) -> None:
@@ -137,12 +141,6 @@ class Federation:
         """Whether every site has been listed."""
         with self.services.sessions() as session:
             return not session.scalars(sa.select(Site.id).where(Site.listed_at.is_(None))).all()
-
-    def truncate_queue(self) -> None:
-        """Lose every wake-up."""
-        assert self.database.migration_url is not None
-        with single_use_engine(self.database.migration_url, application_name="crash run").begin() as connection:
-            connection.exec_driver_sql("TRUNCATE procrastinate_jobs CASCADE")
 
 
 @contextmanager

@@ -9,9 +9,9 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -20,14 +20,22 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from broker.errors import LeewayError, SetupError
-from broker.models.leases import Desired
+from broker.extensions import extend_order
+from broker.inventory import OURS_UNKNOWN
+from broker.launching import STUCK_FINDING, UNKNOWN_FINDING
+from broker.models.leases import Desired, Lease
 from broker.models.workloads import Order, OrderState
 from broker.orders import Choice, place_order, set_power, stop_order
 from broker.quotes import make_quote
+from broker.remote import Deadline, PartKind
+from broker.removing import NETWORK_FINDING
 from tests.faults.federation import Federation, Price
+from tests.faults.rows import FindingRow
 
 SSH_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGJ1aWx0LWZvci10ZXN0cy1vbmx5LW5vdC1hLWtleQ== tests"
 ACTOR = "crash run"
+# What the hints of these findings come to.
+_STOP_AND_ORDER_AGAIN = frozenset({UNKNOWN_FINDING, STUCK_FINDING, NETWORK_FINDING})
 ENDED = (OrderState.OVER, OrderState.RETURNED)
 
 Act = Callable[["Load", UUID], None]
@@ -53,6 +61,7 @@ class Load:
     is_placing: bool = True
     placed: list[UUID] = field(default_factory=list)
     done: Counter[str] = field(default_factory=Counter)
+    heeded: dict[UUID, float] = field(default_factory=dict)
     _due: list[Due] = field(default_factory=list)
     _unplaced: tuple[str, dict[str, Any]] | None = None
     _open: set[UUID] = field(default_factory=set)
@@ -76,16 +85,19 @@ class Load:
         if time.monotonic() - self._looked_at < 0.5:
             return
         with self.federation.services.sessions() as session:
-            states = dict(
-                session.execute(sa.select(Order.id, Order.state).where(Order.id.in_(self._open))).tuples().all()
-            )
+            states = dict(session.execute(sa.select(Order.id, Order.state).where(Order.id.in_(self._open))).all())
         self._looked_at = time.monotonic()
+        for order_id in self._open - states.keys():  # a restored database has forgotten it
+            self._forget(order_id)
         for order_id, state in states.items():
             if state is OrderState.RETURNED:
                 self.stop(order_id)
             if state in ENDED:
-                self._open.discard(order_id)
-                self._due = [due for due in self._due if due.order_id != order_id]
+                self._forget(order_id)
+
+    def _forget(self, order_id: UUID) -> None:
+        self._open.discard(order_id)
+        self._due = [due for due in self._due if due.order_id != order_id]
 
     # --- ordering -------------------------------------------------------------------------------------------------
 
@@ -147,6 +159,8 @@ class Load:
             for seconds, desired in ((3, Desired.STOPPED), (5, Desired.RUNNING), (7, Desired.SHELVED)):
                 self._later(order_id, seconds, _power(desired))
             self._later(order_id, 10, Load.stop)
+        if self.random.random() < 0.25:
+            self._later(order_id, self.random.uniform(1, 8), Load.extend)
 
     def _later(self, order_id: UUID, seconds: float, act: Act) -> None:
         self._due.append(Due(time.monotonic() + seconds, order_id, act))
@@ -168,6 +182,38 @@ class Load:
             set_power(session, order_id, desired, jobs=self.federation.services.jobs, actor=ACTOR)
 
         self._try(f"power {desired}", power)
+
+    def extend(self, order_id: UUID) -> None:
+        """Give it ten seconds more."""
+
+        def extend(session: Session, now: datetime) -> None:
+            ends_at = session.scalars(sa.select(sa.func.max(Lease.ends_at)).where(Lease.order_id == order_id)).one()
+            until = max(ends_at, now) + timedelta(seconds=10)
+            extend_order(session, order_id, until, self.federation.services.funding, actor=ACTOR, now=now)
+
+        self._try("extend", extend)
+
+    def heed(self, findings: Iterable[FindingRow]) -> None:
+        """Do what findings ask a person to do."""
+        for finding in findings:
+            try:
+                if finding.kind in _STOP_AND_ORDER_AGAIN and finding.lease_id is not None:
+                    with self.federation.services.sessions() as session:
+                        order_id = session.get_one(Lease, finding.lease_id).order_id
+                    self.stop(order_id)
+                    self.heeded.setdefault(finding.lease_id, time.monotonic())
+                elif finding.kind == OURS_UNKNOWN and finding.site is not None:
+                    self._delete_at_site(finding)
+            except (DBAPIError, LeewayError) as error:
+                self.done[f"heed {finding.kind}: {type(error).__name__}"] += 1
+
+    def _delete_at_site(self, finding: FindingRow) -> None:
+        """As its person would, at the site itself."""
+        site_id, _, remote_id = finding.key.partition(":")
+        adapter = self.federation.services.tools.open_site(UUID(site_id))
+        kind = next(kind for kind in PartKind if finding.text.startswith(f"{kind} "))
+        adapter.delete(kind, remote_id, deadline=Deadline.after(5))
+        self.done[f"deleted {kind} at the site"] += 1
 
     def _try(self, what: str, work: Callable[[Session, datetime], None]) -> None:
         try:

@@ -16,15 +16,16 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import uuid_utils
 
 from broker.errors import SetupError
 from tests.faults.points import Arm, Deed, Points, watch
+from tests.faults.sabotage import sabotage
 from web import server
 from web.settings import load_settings
 
@@ -118,6 +119,7 @@ def _work(order: Message, reports: socket.socket) -> None:
     """A worker as `leeway worker` runs it, with its points watched."""
     uuid_utils.reseed_rng()  # forked processes would else make the same ids
     arms = {name: Arm(nth, Deed(deed)) for name, (nth, deed) in order["arms"].items()}
+    sabotage(order["sabotage"])
     watch(Points(arms, set(order["known"]), lambda message: _tell(reports, message)))
     try:
         server.worker(load_settings(**order["settings"]))
@@ -146,19 +148,20 @@ class Worker:
 
 @dataclass(slots=True)
 class Herd:
-    """The workers that are there. Everything of it is called from one thread."""
+    """The workers that are there. Everything of it is called from one thread. `settings`: those of `leeway worker`."""
 
     zygote: int
     control: socket.socket
     reports: socket.socket
-    settings: Mapping[str, Any]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    sabotage: Sequence[str] = ()
     known: set[str] = field(default_factory=set)
     workers: dict[int, Worker] = field(default_factory=dict)
     count: int = 0
 
     @classmethod
-    def start(cls, settings: Mapping[str, Any], *, log: Path) -> Herd:
-        """Fork the zygote; call it before any thread is started. `settings`: those of `leeway worker`."""
+    def start(cls, *, log: Path) -> Herd:
+        """Fork the zygote; call it before any thread is started."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         inbox, outbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
 
@@ -171,7 +174,7 @@ class Herd:
         theirs.close()
         outbox.close()
         inbox.setblocking(False)
-        return cls(pid, ours, inbox, settings)
+        return cls(pid, ours, inbox)
 
     def fork(self, arms: Mapping[str, Arm]) -> Worker:
         """Ask for one more worker."""
@@ -183,6 +186,7 @@ class Herd:
             "arms": {name: (arm.nth, arm.deed) for name, arm in arms.items()},
             "known": sorted(self.known),
             "settings": self.settings,
+            "sabotage": self.sabotage,
         }
         self.control.send(json.dumps(order).encode())
         return worker
@@ -235,14 +239,12 @@ class Herd:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(worker.pid, number)
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Kill every worker and the zygote, and wait for it."""
         self.control.close()
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.zygote, 0)
         self.reports.close()
-
-
-def as_document(worker: Worker) -> Message:
-    """For a report."""
-    return asdict(worker)

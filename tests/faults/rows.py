@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -81,8 +81,9 @@ class FindingRow:
     """An open finding."""
 
     kind: str
+    key: str
     text: str
-    lease_id: UUID | None
+    lease_id: UUID | None = None
     site: str | None = None
 
 
@@ -96,7 +97,7 @@ class Rows:
     holds: Sequence[HoldRow]
     findings: Sequence[FindingRow]
     differences: Sequence[str] = ()
-    posted: dict[str, Decimal] | None = None  # by entry: what was posted to the provider's account
+    posted: dict[str, Decimal] = field(default_factory=dict)  # by entry: what was posted to whoever pays
 
 
 def read_rows(session: Session) -> Rows:
@@ -108,10 +109,7 @@ def read_rows(session: Session) -> Rows:
         leases=_leases(session, sites),
         charges=_charges(session),
         holds=_holds(session),
-        findings=[
-            FindingRow(row.kind, row.text, row.lease_id, sites.get(row.site_id) if row.site_id else None)
-            for row in session.scalars(sa.select(Finding).where(Finding.resolved_at.is_(None)))
-        ],
+        findings=open_findings(session),
         differences=[f"{row.what}: {row.key} {row.kept} {row.summed}" for row in verify(session)],
         posted=dict(
             session.execute(
@@ -122,6 +120,17 @@ def read_rows(session: Session) -> Rows:
             ).all()
         ),
     )
+
+
+def open_findings(session: Session) -> list[FindingRow]:
+    """What a person should look at now."""
+    rows = session.execute(
+        sa.select(Finding, Site.name)
+        .join(Site, Site.id == Finding.site_id, isouter=True)
+        .where(Finding.resolved_at.is_(None))
+        .order_by(Finding.first_seen_at)
+    ).all()
+    return [FindingRow(row.kind, row.key, row.text, row.lease_id, site) for row, site in rows]
 
 
 def _leases(session: Session, sites: dict[UUID, str]) -> list[LeaseRow]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import signal
 import threading
@@ -9,17 +10,26 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
+from sqlalchemy.exc import DBAPIError
+
+from broker.errors import SetupError
+from tests.faults.disasters import freeze_blind
 from tests.faults.federation import Federation
 from tests.faults.load import Load
+from tests.faults.oracle import Blind
 from tests.faults.points import Arm, Deed
 from tests.faults.processes import Herd, Worker
+from tests.faults.rows import FindingRow, open_findings
 
 # How many points a worker is armed with: it meets its end at whichever comes first.
 _ARMS = 6
 # An armed worker that reached none of its points gives way to one that is armed anew.
 _OLD_SECONDS = 6.0
 _PATIENCE_SECONDS = 15.0
+# How often a person looks at the findings.
+_HEED_SECONDS = 3.0
 
 
 @dataclass
@@ -46,7 +56,9 @@ class Crew:
     freezing: int = 1
     freeze_seconds: tuple[float, ...] = (4.0, 4.0, 4.0, 12.0)
     notes: list[str] = field(default_factory=list)
+    blinds: list[Blind] = field(default_factory=list)
     _until: dict[int, float] = field(default_factory=dict)
+    _hits: dict[int, tuple[datetime, str, str]] = field(default_factory=dict)
     _retired: dict[int, float] = field(default_factory=dict)
 
     def step(self) -> None:
@@ -55,6 +67,8 @@ class Crew:
         for kind, worker, message in self.herd.news():
             if kind == "hit":
                 self.tally.of(Deed(message["deed"]))[message["hit"]] += 1
+                if worker is not None:
+                    self._hits[worker.number] = (datetime.now(UTC), message["hit"], message["subject"])
                 self.notes.append(f"{time.time():.3f} {message['deed']} at {message['hit']} of {message['subject']}")
             elif kind == "stopped" and worker is not None:
                 self._until[worker.number] = now + self.random.choice(self.freeze_seconds)
@@ -70,6 +84,8 @@ class Crew:
             if now >= until:
                 del self._until[worker.number]
                 self.herd.thaw(worker)
+                start, point, subject = self._hits[worker.number]
+                self.blinds.append(freeze_blind(start, datetime.now(UTC), point, subject))
                 self._retired[worker.number] = now + 3  # what it does when it wakes is what matters
             return
         retired = self._retired.get(worker.number)
@@ -146,6 +162,15 @@ class Run:
             stop.set()
             loading.join(30)
 
+    def _findings(self) -> list[FindingRow]:
+        with self.federation.services.sessions() as session:
+            return open_findings(session)
+
     def _load(self, stop: threading.Event) -> None:
+        heed_at = 0.0
         while not stop.wait(0.05):
             self.load.step()
+            if time.monotonic() > heed_at:
+                with contextlib.suppress(DBAPIError, SetupError):
+                    self.load.heed(self._findings())
+                heed_at = time.monotonic() + _HEED_SECONDS

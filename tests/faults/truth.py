@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID
 
@@ -24,7 +24,8 @@ _STATES = {
     "deleting": LeaseState.DELETING,
 }
 _OURS = re.compile(r"leeway-([0-9a-f]{32})\Z")
-_PARTS = ("port", "floating_ip", "key_pair")
+_ADDRESS = "floating_ip"
+_PARTS = ("port", _ADDRESS, "key_pair")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +75,14 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """A port, key pair or address that exists now."""
+    """A port, key pair or address that was made."""
 
     site: str
     kind: str
     id: str
     name: str
+    born: datetime
+    gone: datetime | None = None
 
 
 def machines(logs: Logs) -> list[Machine]:
@@ -107,19 +110,30 @@ def _lease(entry: Entry) -> UUID | None:
     return UUID(name.group(1)) if name else None
 
 
-def parts_alive(logs: Logs) -> list[Thing]:
-    """Ports and key pairs with our names, and every address, that exist at the end of the logs."""
+def _things(logs: Logs) -> list[Thing]:
+    """Ports and key pairs with our names, and every address. A key pair of the same name may be made again."""
+    made: list[Thing] = []
     alive: dict[tuple[str, str, str], Thing] = {}
     for site, entries in logs.items():
         for entry in entries:
             key = (site, entry.kind, entry.id)
             if entry.kind not in _PARTS:
                 continue
-            if entry.event == "created" and (entry.kind == "floating_ip" or _OURS.search(entry.name)):
-                alive[key] = Thing(site, entry.kind, entry.id, entry.name)
-            elif entry.event in _ENDS:
-                alive.pop(key, None)
-    return list(alive.values())
+            if entry.event == "created" and (entry.kind == _ADDRESS or _OURS.search(entry.name)):
+                alive[key] = Thing(site, entry.kind, entry.id, entry.name, entry.at)
+            elif entry.event in _ENDS and key in alive:
+                made.append(replace(alive.pop(key), gone=entry.at))
+    return [*made, *alive.values()]
+
+
+def parts_alive(logs: Logs) -> list[Thing]:
+    """Those that exist at the end of the logs."""
+    return [thing for thing in _things(logs) if thing.gone is None]
+
+
+def addresses(logs: Logs) -> list[Thing]:
+    """Every public address that was ever had."""
+    return [thing for thing in _things(logs) if thing.kind == _ADDRESS]
 
 
 def together(some: Iterable[Machine]) -> Iterator[tuple[Machine, Machine, Span]]:
