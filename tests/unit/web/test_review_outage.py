@@ -44,6 +44,7 @@ def made(server: EmbeddedServer, tmp_path: Path) -> Iterator[Services]:
         first_look=QUICK.first_look,
         last_look=QUICK.last_look,
         settle_time=QUICK.settle,
+        call_timeout=timedelta(seconds=4),
         claim_time=timedelta(seconds=5),
     )
     settings.data_dir.mkdir(mode=0o700)

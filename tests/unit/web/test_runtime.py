@@ -36,6 +36,7 @@ def made(database: Database, sessions: sessionmaker[Session], tmp_path: Path) ->
         first_look=QUICK.first_look,
         last_look=QUICK.last_look,
         settle_time=QUICK.settle,
+        call_timeout=timedelta(seconds=4),
         claim_time=timedelta(seconds=5),
     )
     with services(settings, replace(database, is_embedded=False)) as found:
