@@ -2,7 +2,7 @@
 # What a target needs is set up first; that takes no time when it is there already.
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench peers-openstack test-versions lock wheel clean
+.PHONY: help setup demo test check crash bench peers-openstack test-versions lock wheel clean
 
 # Which Python: make setup PYTHON=/path/to/python3.12 (default: the first good one on PATH).
 export PYTHON
@@ -28,6 +28,10 @@ test: ## all tests that need no system packages (ARGS=... goes to pytest)
 check: ## the gates: format, lint, types, layers, dependencies, migrations
 	$(setup_test)
 	@.venv/bin/python -m tools.check
+
+crash: ## workers killed and frozen at every step, and counted from the clouds' logs what came of it (ARGS=--long)
+	$(setup_test)
+	@.venv/bin/python -m tests.faults $(ARGS)
 
 bench: ## figures, one JSON line each
 	$(setup_test)

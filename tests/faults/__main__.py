@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import random
 import sys
 from pathlib import Path
@@ -32,6 +33,7 @@ def _arguments() -> argparse.Namespace:
 def main() -> int:
     """Run, print, judge."""
     wanted = _arguments()
+    logging.getLogger().addHandler(logging.NullHandler())  # a PostgreSQL that was killed is no news
     seed = random.SystemRandom().randrange(1_000_000) if wanted.seed is None else wanted.seed
     total = Total()
     if wanted.resume is not None and wanted.resume.exists():

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal, localcontext
 from itertools import pairwise
@@ -93,13 +93,22 @@ def charges(logs: Logs, rows: Rows, sight: Sight) -> list[Fault]:
     found = {machine.id: machine for machine in machines(logs)}
     fixed = {thing.id: thing for thing in addresses(logs)}
     by_lease: dict[UUID, list[ChargeRow]] = defaultdict(list)
-    for row in rows.charges:
+    for row in _whole(rows.charges):
         by_lease[row.lease_id].append(row)
     faults = [Fault("double_charges", f"the books differ: {text}") for text in rows.differences]
     faults += _posted(rows)
     for lease in rows.leases:
         faults += _lease(lease, by_lease[lease.id], found=found, fixed=fixed, sight=sight)
     return faults
+
+
+def _whole(rows: Sequence[ChargeRow]) -> list[ChargeRow]:
+    """One row per segment and thing: what several payers share comes in several rows of one entry and one period."""
+    whole: dict[tuple[object, ...], ChargeRow] = {}
+    for row in rows:
+        key = (row.lease_id, row.entry, row.sku, row.start, row.end)
+        whole[key] = replace(row, cost=row.cost + whole[key].cost) if key in whole else row
+    return list(whole.values())
 
 
 def _posted(rows: Rows) -> Iterator[Fault]:

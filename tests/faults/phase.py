@@ -40,6 +40,8 @@ _DRAIN_SECONDS = 150.0
 # So long nothing may have happened at any cloud: a sweep, a listing, and what they lead to.
 _QUIET_SECONDS = 1 + 2 * LISTING + 1
 _OBSERVE_SECONDS = 6.0
+# Of what is told about faults.
+_MOST_LINES = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,13 +183,13 @@ def _restore(run: Run, outcome: Outcome, blinds: list[Blind]) -> None:
     time.sleep(0.5)  # what the clouds do by themselves comes to its end
     disasters.restore(found, file)
     before = found.clouds.read()
-    crew.step()
+    run.heeds = False  # who looks at the clouds now shall not take a person's deed for Leeway's
     run.until(lambda: False, seconds=_OBSERVE_SECONDS)
     outcome.acted = disasters.acts_between(before, found.clouds.read())
     if not run.until(lambda: disasters.try_to_resume(found), seconds=_START_SECONDS):
         outcome.acted.append("`leeway resume` refused to the end")
     blinds.append(Blind(began, datetime.now(UTC)))
-    load.is_placing = True
+    run.heeds = load.is_placing = True
     crew.armed = 2
     run.until(lambda: False, seconds=8)
 
@@ -250,11 +252,12 @@ def _count(run: Run, outcome: Outcome, blinds: Sequence[Blind]) -> None:
 
 def _stories(run: Run, rows: Rows, logs: Logs, faults: Sequence[Fault]) -> list[str]:
     """What a developer needs of each fault: the lease with its timeline, its charges, and what its cloud says."""
-    told: list[str] = []
-    for fault in faults[:10]:
-        told.append(f"--- {fault.count}: {fault.text} (lease {fault.lease_id} at {fault.site})")
-        if fault.lease_id is None:
-            continue
+    told = [f"--- {fault.count}: {fault.text} (lease {fault.lease_id} at {fault.site})" for fault in faults]
+    for fault in {fault.lease_id: fault for fault in faults if fault.lease_id is not None}.values():
+        if len(told) > _MOST_LINES:
+            break
+        assert fault.lease_id is not None
+        told.append(f"--- lease {fault.lease_id}")
         with run.federation.services.sessions() as session:
             told += story(session, fault.lease_id)
         told += [

@@ -137,11 +137,12 @@ def _deed(worker: Worker) -> Deed | None:
 
 @dataclass
 class Run:
-    """One phase's parts, and the loop over them."""
+    """One phase's parts, and the loop over them. `heeds`: somebody does what findings ask for."""
 
     federation: Federation
     crew: Crew
     load: Load
+    heeds: bool = True
 
     def until(self, met: Callable[[], bool], *, seconds: float) -> bool:
         """Keep everything going until a condition holds; False where it did not in time."""
@@ -170,7 +171,7 @@ class Run:
         heed_at = 0.0
         while not stop.wait(0.05):
             self.load.step()
-            if time.monotonic() > heed_at:
+            if self.heeds and time.monotonic() > heed_at:
                 with contextlib.suppress(DBAPIError, SetupError):
                     self.load.heed(self._findings())
                 heed_at = time.monotonic() + _HEED_SECONDS
