@@ -31,7 +31,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, str]]] = {
         "worker": "Run one more worker for the same database.",
         "open": "Print the link that opens the pages in a browser.",
         "doctor": "Check this installation, and say what to mend.",
-        "db": "Bring the database's tables up to date, or check them.",
+        "db": "Bring the tables up to date, back them up, restore them.",
         "resume": "Act again after the database was restored.",
     },
     "Connect": {

@@ -69,6 +69,48 @@ def test_the_migrations_fill_an_empty_database(
     assert run("db", "check", folder=tmp_path, database=spare).exit_code == 0
 
 
+def test_backup_drill_and_restore(postgres: PostgresForTests, spare: Database, worker_id: str, tmp_path: Path) -> None:
+    def leeway(*arguments: str) -> Result:
+        return run(*arguments, folder=tmp_path / "data", database=spare)
+
+    file = tmp_path / "a.dump"
+    made = leeway("db", "backup", str(file))
+    assert (made.exit_code, "MB, revision" in made.stdout) == (0, True), made.output
+    again = leeway("db", "backup", str(file))
+    assert (again.exit_code, "--force" in again.stderr) == (1, True)
+    assert json.loads(leeway("db", "backup", str(file), "--force", "--json").stdout)["installation"] is None
+    tried = leeway("db", "drill", str(file))
+    assert tried.exit_code == 0, tried.output
+    assert "Sound: " in tried.stdout
+    assert "0 orders, 0 leases, 0 events" in tried.stdout
+    assert json.loads(leeway("db", "drill", str(file), "--json").stdout)["faults"] == []
+    refused = leeway("db", "restore", str(file))
+    assert (refused.exit_code, "--replace" in refused.stderr) == (1, True)
+    postgres.drop(f"leeway_cli_spare_{worker_id}")
+    postgres.create(f"leeway_cli_spare_{worker_id}")
+    restored = leeway("db", "restore", str(file))
+    assert (restored.exit_code, "leeway resume" in restored.stdout) == (0, True), restored.output
+    assert leeway("db", "check").exit_code == 0
+    replaced = leeway("db", "restore", str(file), "--replace", "--json")
+    assert replaced.exit_code == 0, replaced.output
+    assert json.loads(replaced.stdout)["faults"] == []
+    assert leeway("db", "drill", str(tmp_path / "nothing")).exit_code == 1
+
+
+def test_a_drill_whose_books_do_not_agree_is_exit_code_1(spare: Database, tmp_path: Path) -> None:
+    assert spare.migration_url is not None
+    with psycopg.connect(libpq_url(spare.migration_url), autocommit=True) as connection:
+        connection.execute(
+            "WITH made AS (INSERT INTO accounts (id, kind, key, title) VALUES (gen_random_uuid(), 'grant', 'g', 'G')"
+            " RETURNING id) INSERT INTO balances (id, account_id, commodity, posted, held, ceiling)"
+            " SELECT gen_random_uuid(), id, 'EUR', 3, 0, 5 FROM made"
+        )
+    assert run("db", "backup", str(tmp_path / "file"), folder=tmp_path / "data", database=spare).exit_code == 0
+    done = run("db", "drill", str(tmp_path / "file"), folder=tmp_path / "data", database=spare)
+    assert done.exit_code == 1
+    assert "the books differ in balance and its postings" in done.stderr
+
+
 def test_a_database_that_is_away_is_explained(tmp_path: Path) -> None:
     nowhere = Database("postgresql://x@127.0.0.1:9/x", "postgresql://y@127.0.0.1:9/x")
     done = run("db", "check", folder=tmp_path, database=nowhere)
