@@ -23,16 +23,16 @@ _SILENCE_SECONDS = 120.0
 class Fate(Enum):
     """What becomes of one request for a server.
 
-    HELD    it is kept back, and its sender's connection breaks: as where the sender is frozen while it sends
-    LOST    the cloud gets it, and the answer is lost
+    HELD    it is kept back until the next one comes; its sender waits as if frozen, or with LOST hears nothing at once
     BEFORE  what was kept back goes to the cloud just before it
     AFTER   what was kept back goes to the cloud just after it
+    LOST    the cloud gets it, and the sender's connection breaks
     """
 
     HELD = auto()
-    LOST = auto()
     BEFORE = auto()
     AFTER = auto()
+    LOST = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +72,35 @@ class Answer:
     body: bytes
 
 
+class Kept:
+    """A request that is kept back until somebody sends it."""
+
+    def __init__(self, request: Request) -> None:
+        """Not sent yet."""
+        self.request = request
+        self.answer: Answer | None = None
+        self.was_sent = threading.Event()
+
+    def send(self) -> int:
+        """Send it now; the status of its answer."""
+        self.answer = self.request.send()
+        self.was_sent.set()
+        return self.answer.status
+
+
 class Wire:
-    """Requests for servers meet the fates in turn, then pass like all others. `said`: the cloud's answers to them."""
+    """Requests for servers meet the fates in turn, then pass like all others.
+
+    `said` are the cloud's answers to them; `holds` is set once one is kept back.
+    """
 
     def __init__(self, server: ThreadingHTTPServer) -> None:
         """Keep nothing back yet."""
         self.url = f"http://127.0.0.1:{server.server_port}"
         self.said: list[int] = []
+        self.holds = threading.Event()
         self._fates: deque[frozenset[Fate]] = deque()
-        self._held: list[Request] = []
+        self._kept: list[Kept] = []
         self._lock = threading.Lock()
 
     def servers_meet(self, *fates: frozenset[Fate]) -> None:
@@ -91,16 +111,21 @@ class Wire:
         """The answer for the sender; None where it gets none."""
         if not request.makes_a_server:
             return request.send()
+        mine = Kept(request)
         with self._lock:
             fate = self._fates.popleft() if self._fates else frozenset()
             if Fate.HELD in fate:
-                self._held.append(request)
-                return None
-            held = [self._held.pop()] if fate & {Fate.BEFORE, Fate.AFTER} else []
-        order = [*held, request] if Fate.BEFORE in fate else [request, *held]
-        answers = {each.body: each.send() for each in order}
-        self.said += [answer.status for answer in answers.values()]
-        return None if Fate.LOST in fate else answers[request.body]
+                self._kept.append(mine)
+            before = [self._kept.pop()] if Fate.BEFORE in fate else []
+            after = [self._kept.pop()] if Fate.AFTER in fate else []
+        if Fate.HELD in fate:
+            self.holds.set()
+            if Fate.LOST not in fate:
+                mine.was_sent.wait(_SILENCE_SECONDS)
+        else:
+            for each in (*before, mine, *after):
+                self.said.append(each.send())
+        return None if Fate.LOST in fate else mine.answer
 
 
 @contextmanager
