@@ -42,13 +42,13 @@ def main() -> int:
     freezes = wanted.freezes if wanted.freezes is not None else 300 if wanted.long else 12
     while not _is_enough(total, kills, freezes) and (wanted.long or not total.phases):
         left = kills - total.tally.kills.total(), freezes - total.tally.freezes.total()
+        more = {"with_disasters": False, "sabotage": [wanted.sabotage], "drain_seconds": 45} if wanted.sabotage else {}
         todo = Wanted(
             seed=seed + total.phases,
             kills=min(left[0], _KILLS) if wanted.long else left[0],
             freezes=min(left[1], _FREEZES) if wanted.long else left[1],
             seconds=wanted.minutes * 60,
-            with_disasters=wanted.sabotage is None,
-            sabotage=[wanted.sabotage] if wanted.sabotage else [],
+            **more,
         )
         outcome = phase(todo, total.tally, total.seen, keep=wanted.keep)
         total.add(outcome)

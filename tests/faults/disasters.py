@@ -132,6 +132,9 @@ def try_to_resume(federation: Federation) -> bool:
 
 
 def freeze_blind(start: datetime, end: datetime, point: str, subject: str) -> Blind:
-    """Whom a frozen worker kept from looking: whoever wants its locks, until PostgreSQL ends its transaction."""
-    is_about_all = not subject or point.startswith(("clock.", "queue."))
-    return Blind(start, end, "" if is_about_all else subject)
+    """Whom a frozen worker kept from looking: who wants the same lease or site, or any row of an open transaction.
+
+    Such a transaction may hold a project's balances or a wake-up that every sweep wants, until PostgreSQL ends it.
+    """
+    is_open = ":before-" in point or point.startswith(("clock.", "queue."))
+    return Blind(start, end, "" if is_open else subject)

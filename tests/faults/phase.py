@@ -36,7 +36,6 @@ from tests.faults.rows import Rows, read_rows, story
 from tests.faults.run import Crew, Run, Tally
 
 _START_SECONDS = 60.0
-_DRAIN_SECONDS = 150.0
 # So long nothing may have happened at any cloud: a sweep, a listing, and what they lead to.
 _QUIET_SECONDS = 1 + 2 * LISTING + 1
 _OBSERVE_SECONDS = 6.0
@@ -46,12 +45,16 @@ _MOST_LINES = 400
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a phase is to do. `seconds`: the longest time for the kills, without start, restore and end."""
+    """What a phase is to do.
+
+    `seconds`: the longest time for the kills, without start and restore; `drain_seconds`: for the end.
+    """
 
     seed: int
     kills: int
     freezes: int
     seconds: float
+    drain_seconds: float = 150.0
     with_disasters: bool = True
     sabotage: Sequence[str] = ()
 
@@ -87,7 +90,7 @@ def phase(wanted: Wanted, tally: Tally, seen: set[str], *, keep: Path | None = N
         if wanted.with_disasters:
             _restore(run, outcome, blinds)
             outcome.laps["restored"] = time.monotonic() - began
-        _drain(run)
+        _drain(run, wanted)
         outcome.laps["drained"] = time.monotonic() - began
         _count(run, outcome, [*blinds, *run.crew.blinds])
     outcome.seconds = time.monotonic() - began
@@ -194,12 +197,12 @@ def _restore(run: Run, outcome: Outcome, blinds: list[Blind]) -> None:
     run.until(lambda: False, seconds=8)
 
 
-def _drain(run: Run) -> None:
+def _drain(run: Run, wanted: Wanted) -> None:
     """No more orders, no more kills; wait until nothing happens any more, or for as long as it may take."""
     run.crew.disarm()
     run.load.end()
     quiet = _Quiet(run.federation, run.federation.clouds)
-    run.until(lambda: run.load.is_over and quiet.is_met(), seconds=_DRAIN_SECONDS)
+    run.until(lambda: run.load.is_over and quiet.is_met(), seconds=wanted.drain_seconds)
 
 
 @dataclass

@@ -8,11 +8,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
+from uuid import uuid4
 
 from accounting import holds, settle
 from adapters.openstack import fenced, launching
 from broker import inventory, orders, reconcile, removing
+from broker.pricing import RateCard
 from broker.remote import PartKind
 from broker.tools import Timing
 
@@ -38,6 +41,7 @@ def _new_names() -> None:
         return f"{next(numbers)}x-{name(wanted, tags)}"
 
     launching.server_name = other_name
+    fenced.client_token = lambda _lease: uuid4()
     _look_nowhere()
 
 
@@ -54,9 +58,7 @@ def _leave_parts() -> None:
 
 def _post_more() -> None:
     """Every state costs the full price."""
-    from broker.pricing import RateCard
-
-    RateCard.share = lambda *_: 1  # type: ignore[method-assign, assignment, return-value] # a breakage
+    RateCard.share = lambda *_: Decimal(1)  # type: ignore[method-assign] # a breakage
 
 
 def _post_less() -> None:
