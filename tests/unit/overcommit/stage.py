@@ -56,6 +56,12 @@ KIND_OF = {(kind.site, kind.name): kind for kind in KINDS}
 # The imprint of the living database is in this row, and does not survive a write of others.
 NOT_MOVED = {"installations"}
 
+# An extension's end is also kept as text, by which asking for it again is known.
+UNTIL_MOVES = (
+    "UPDATE events SET data = jsonb_set(data, '{{until}}', to_jsonb(to_char((CAST(data ->> 'until' AS timestamptz)"
+    " - interval '{minutes} minutes') AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US+00:00'))) WHERE data ? 'until';"
+)
+
 _numbers = count(1)
 
 
@@ -293,7 +299,7 @@ class Play:
 
     def pass_time(self, ticks: int) -> None:
         """All that is written down was so much longer ago."""
-        moves = []
+        moves = [UNTIL_MOVES.format(minutes=ticks * 30)]
         for table in Base.metadata.sorted_tables:
             times = [column.name for column in table.columns if isinstance(column.type, DateTime)]
             if times and table.name not in NOT_MOVED:
