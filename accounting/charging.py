@@ -11,12 +11,12 @@ from uuid import UUID
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from accounting.funding import fund, split
 from accounting.histories import History, use_of
 from accounting.ledger import Line, post
 from accounting.metering import Use
 from accounting.models.charges import Charge, Segment
-from accounting.models.grants import Grant, MoneyHold
-from accounting.models.ledger import Balance, Posting
+from accounting.models.ledger import Posting
 from accounting.rating import Rated, Resource, billing_month, charge, rate
 from broker.catalogue import rate_card
 from broker.errors import PriceUnknown
@@ -24,8 +24,10 @@ from broker.models.audit import Finding
 from broker.models.catalogue import RateCardVersion
 from broker.models.leases import Lease
 from broker.pricing import RateCard
-from broker.timeline import Concern, raise_finding
+from broker.timeline import Concern, close_finding, raise_finding
 from broker.values import Amount, Period, exact, plain
+
+OVERDRAFT = "overdraft"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +69,18 @@ class Prices:
         Raises:
             PriceUnknown: where a part of it has no price.
         """
-        rated: list[Rated] = []
+        return [rated for _, rated in self._unposted(history, now=now)]
+
+    def unposted_uses(self, history: History, *, now: datetime) -> list[tuple[Period, Amount]]:
+        """The same as periods and what they cost; raises as `unposted`."""
+        return [(period, rated.cost) for period, rated in self._unposted(history, now=now)]
+
+    def _unposted(self, history: History, *, now: datetime) -> Iterator[tuple[Period, Rated]]:
         for use in history.uses(known_until=now):
             end = now if use.ends_at is None else use.ends_at
             if end > use.starts_at:
-                rated.extend(self.of(history, use, Period(use.starts_at, end)))
-        return rated
+                period = Period(use.starts_at, end)
+                yield from ((period, rated) for rated in self.of(history, use, period))
 
 
 def post_charge(prices: Prices, history: History, segment: Segment, *, accounts: Accounts, now: datetime) -> bool:
@@ -87,7 +95,7 @@ def post_charge(prices: Prices, history: History, segment: Segment, *, accounts:
         return False
     with exact():
         total = Amount.total((row.cost for row in rated), rated[0].cost.commodity)
-    lines = list(_funding(session, history, period, total, overdraft_id=accounts.overdraft_id))
+    shares = fund(session, history, period, total, overdraft_id=accounts.overdraft_id)
     text = f"{segment.sku} {segment.state.value} at {history.site.name}"
     entry_id = post(
         session,
@@ -95,7 +103,7 @@ def post_charge(prices: Prices, history: History, segment: Segment, *, accounts:
         kind="usage",
         text=text,
         # What was free leaves an entry without lines: it was accounted for, and moved nothing.
-        lines=[*lines, Line(accounts.provider_id, -total)] if total.value else [],
+        lines=[*(share.line for share in shares), Line(accounts.provider_id, -total)] if total.value else [],
         now=now,
     )
     resource = Resource(
@@ -105,12 +113,15 @@ def post_charge(prices: Prices, history: History, segment: Segment, *, accounts:
         machine_id=history.machine_id,
         machine_name=str(history.lease.spec["name"]),
     )
-    session.add_all(charge(segment, row, entry_id=entry_id, resource=resource) for row in rated)
+    session.add_all(
+        charge(segment, row, entry_id=entry_id, resource=resource, grant_id=grant_id)
+        for row, grant_id in split(rated, shares)
+    )
     session.flush()
-    if any(line.account_id == accounts.overdraft_id for line in lines):
+    if any(share.grant_id is None for share in shares):
         with exact():
             per_day = Amount(total.value * 24 / period.hours.value, total.commodity).stored()
-        _tell_overdraft(session, history, per_day, overdraft_id=accounts.overdraft_id, now=now)
+        tell_overdraft(session, history, per_day, overdraft_id=accounts.overdraft_id, now=now)
     return True
 
 
@@ -131,34 +142,6 @@ def _used(session: Session, history: History, card: RateCard, period: Period) ->
         .group_by(Charge.sku_id)
     )
     return dict(rows.all())
-
-
-def _funding(
-    session: Session, history: History, period: Period, total: Amount, *, overdraft_id: UUID
-) -> Iterator[Line]:
-    """Who pays: the order's holds on grants that were open then, in the grants' order; the rest is overdraft."""
-    left = total
-    for hold, account_id in session.execute(
-        select(MoneyHold, Grant.account_id)
-        .join(Balance, Balance.id == MoneyHold.balance_id)
-        .join(Grant, Grant.account_id == Balance.account_id)
-        .where(
-            MoneyHold.order_id == history.order.id,
-            MoneyHold.released_at.is_(None),
-            MoneyHold.remaining > 0,
-            Balance.commodity == total.commodity.code,
-            Grant.starts_at <= period.start,
-            Grant.ends_at >= period.end,
-        )
-        .order_by(Grant.position)
-        .execution_options(populate_existing=True)
-    ):
-        part = min(left, Amount(hold.remaining, total.commodity))
-        if part.value:
-            yield Line(account_id, part, hold.id)
-            left = left - part
-    if left.value:
-        yield Line(overdraft_id, left)
 
 
 def _tell_unknown(session: Session, history: History, unknown: PriceUnknown, *, now: datetime) -> None:
@@ -185,8 +168,11 @@ def resolve_unknown(session: Session, lease: Lease, *, now: datetime) -> None:
     )
 
 
-def _tell_overdraft(session: Session, history: History, per_day: Amount, *, overdraft_id: UUID, now: datetime) -> None:
-    """Told once per lease, with all that it went over so far; what it costs per day is nothing once it is gone."""
+def tell_overdraft(session: Session, history: History, per_day: Amount, *, overdraft_id: UUID, now: datetime) -> None:
+    """Told once per lease, with all that it went over so far; what it costs per day is nothing once it is gone.
+
+    Where a correction has brought it to nothing, the finding is closed.
+    """
     lease, currency = history.lease, per_day.commodity
     over = session.scalars(
         select(func.sum(Posting.amount)).where(
@@ -195,13 +181,17 @@ def _tell_overdraft(session: Session, history: History, per_day: Amount, *, over
             Posting.entry_id.in_(select(Charge.entry_id).where(Charge.lease_id == lease.id)),
         )
     ).one()
+    if not over:
+        close_finding(session, OVERDRAFT, str(lease.id))
+        return
     raise_finding(
         session,
         Concern(
             kind="overdraft",
             key=str(lease.id),
             text=f"{lease.spec['name']} at {history.site.name} cost {plain(over)} {currency} more than was set aside.",
-            hint="Give the project a grant that can take it, and stop the machine if it still runs.",
+            hint="Stop the machine if it still runs, and agree on who pays: until then it stands in the project's "
+            "overdraft account (`leeway spend`).",
             site_id=history.site.id,
             lease_id=lease.id,
             per_day=per_day if lease.gone_at is None else Amount.zero(currency),

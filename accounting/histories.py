@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import Row, exists, select
 from sqlalchemy.orm import Session
 
-from accounting.metering import CardSpan, Meter, Sighting, Use, meter, outside
+from accounting.metering import CardSpan, Meter, Sighting, Use, end_by_word, meter, outside
 from accounting.models.charges import Charge, Segment
 from accounting.models.grants import Grant, MoneyHold
 from accounting.models.ledger import Balance
@@ -48,7 +48,7 @@ class History:
     sightings: tuple[Sighting, ...]
     skus: dict[str, str]
     cards: tuple[CardSpan, ...]
-    grant_ends: tuple[datetime, ...]
+    grant_bounds: tuple[datetime, ...]
     address: Address | None
     machine_id: str
     segments: tuple[Segment, ...]
@@ -64,7 +64,7 @@ class History:
 
         `known_until` is when the machine was last seen, unless told otherwise (for a forecast up to now).
         """
-        cuts = set(self.grant_ends)
+        cuts = set(self.grant_bounds)
         if self.address is not None:
             cuts |= {self.address.made_at} | ({self.address.gone_at} if self.address.gone_at else set())
         by = Meter(
@@ -81,6 +81,21 @@ class History:
             if segment.id in self.charged and segment.ends_at is not None
         ]
         return outside(meter(self.sightings, by), periods)
+
+    def corrections(self) -> list[tuple[Segment, datetime]]:
+        """Charged segments of which another part counts than what was posted, and until when each counts.
+
+        An end by the site's word may come after segments were charged beyond it.
+        """
+        end = end_by_word(self.sightings, self.lease.made_at)
+        found = []
+        for segment in self.segments:
+            if segment.id not in self.charged or segment.ends_at is None:
+                continue
+            until = segment.ends_at if end is None else min(max(end, segment.starts_at), segment.ends_at)
+            if until != (segment.counted_until or segment.ends_at):
+                found.append((segment, until))
+        return found
 
     @property
     def uncharged(self) -> list[Segment]:
@@ -120,7 +135,7 @@ def histories(session: Session, lease_ids: Collection[UUID]) -> list[History]:
     ).all()
     sightings = _sightings(session, lease_ids)
     cards = _cards(session, {row.Provider.id for row in rows})
-    ends = _grant_ends(session, {row.Order.id for row in rows})
+    bounds = _grant_bounds(session, {row.Order.id for row in rows})
     addresses, machines = _parts(session, lease_ids)
     segments, charged = _segments(session, lease_ids)
     types = _types(session, rows, sightings)
@@ -137,7 +152,7 @@ def histories(session: Session, lease_ids: Collection[UUID]) -> list[History]:
                 sightings=_with_end(lease, sightings.get(lease.id, [])),
                 skus=skus,
                 cards=tuple(cards.get(provider.id, ())),
-                grant_ends=tuple(ends.get(order.id, ())),
+                grant_bounds=tuple(bounds.get(order.id, ())),
                 address=addresses.get(lease.id),
                 machine_id=machines.get(lease.id) or str(lease.id),
                 segments=tuple(segments.get(lease.id, ())),
@@ -179,16 +194,16 @@ def _cards(session: Session, provider_ids: Collection[UUID]) -> dict[UUID, list[
     return found
 
 
-def _grant_ends(session: Session, order_ids: Collection[UUID]) -> dict[UUID, list[datetime]]:
-    """When the grants end that the orders' money is set aside on."""
+def _grant_bounds(session: Session, order_ids: Collection[UUID]) -> dict[UUID, list[datetime]]:
+    """When the grants start and end that the orders' money is set aside on: none pays for use across these."""
     found: dict[UUID, list[datetime]] = defaultdict(list)
-    for order_id, ends_at in session.execute(
-        select(MoneyHold.order_id, Grant.ends_at)
+    for order_id, starts_at, ends_at in session.execute(
+        select(MoneyHold.order_id, Grant.starts_at, Grant.ends_at)
         .join(Balance, Balance.id == MoneyHold.balance_id)
         .join(Grant, Grant.account_id == Balance.account_id)
         .where(MoneyHold.order_id.in_(order_ids))
     ):
-        found[order_id].append(ends_at)
+        found[order_id] += (starts_at, ends_at)
     return found
 
 

@@ -6,17 +6,18 @@ that is open over the whole window takes part, so that no charge of the window f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import ROUND_CEILING, Decimal
+from types import MappingProxyType
 from uuid import UUID
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from accounting.charging import Prices
-from accounting.histories import histories
+from accounting.histories import History, histories
 from accounting.models.grants import Grant, MoneyHold
 from accounting.models.ledger import Balance
 from broker.errors import Conflict, GrantExhausted, NotFound, RateMissing
@@ -24,7 +25,7 @@ from broker.models.leases import Lease
 from broker.models.people import Project
 from broker.models.workloads import Order
 from broker.ports import SoFar
-from broker.values import STORED, Amount, Commodity, exact, plain, utc
+from broker.values import STORED, Amount, Commodity, Period, exact, plain, utc
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +96,7 @@ class GrantLedger:
         prices = Prices(session)
         amounts: list[Amount] = []
         seen: dict[UUID, datetime] = {}
-        unsettled = select(Lease.id).where(Lease.order_id == order_id, Lease.settled_at.is_(None))
-        for history in histories(session, session.scalars(unsettled).all()):
+        for history in _unsettled(session, order_id):
             seen[history.lease.id] = history.known_until
             amounts.extend(rated.cost for rated in prices.unposted(history, now=history.known_until))
         used = (
@@ -132,10 +132,11 @@ class GrantLedger:
 
         "In all" counts what was already charged to the hold: a hold of 10 of which 4 are charged, extended to 12, has
         8 left. Less than what was charged leaves nothing. What a grant holds that is not open until the new end moves
-        to the others. An order whose hold was released gets a new one.
+        to the others, save what was used before these opened. An order whose hold was released gets a new one.
         """
         booking = _booking(session, order_id, until, now=now)
-        _set(session, booking, _purses(session, booking), amounts)
+        purses = _purses(session, booking)
+        _set(session, booking, purses, amounts, past=_past(session, booking, purses))
 
     def release(self, session: Session, order_id: UUID, *, now: datetime) -> None:
         """Give back what is left of the order's hold. Twice is fine; an order without one too."""
@@ -146,6 +147,11 @@ class GrantLedger:
                     purse.balance.held -= purse.hold.remaining
                     purse.hold.released_at = booking.now
         session.flush()
+
+
+def _unsettled(session: Session, order_id: UUID) -> list[History]:
+    wanted = select(Lease.id).where(Lease.order_id == order_id, Lease.settled_at.is_(None))
+    return histories(session, session.scalars(wanted).all())
 
 
 def _project(session: Session, order_id: UUID) -> tuple[UUID, str]:
@@ -193,7 +199,39 @@ def _purses(session: Session, booking: Booking) -> list[Purse]:
     ]
 
 
-def _set(session: Session, booking: Booking, purses: Sequence[Purse], amounts: Iterable[Amount]) -> None:
+def _past(session: Session, booking: Booking, purses: Sequence[Purse]) -> dict[UUID, Decimal]:
+    """Per grant that is closed to the order, what it must keep: for use that none of the open grants may pay."""
+    closed = [purse for purse in purses if purse.closed and purse.remaining]
+    if not closed:
+        return {}
+    prices = Prices(session)
+    opened = [purse.grant for purse in purses if not purse.closed]
+    left = {purse.grant.id: purse.remaining for purse in closed}
+    kept: dict[UUID, Decimal] = dict.fromkeys(left, Decimal(0))
+    for history in _unsettled(session, booking.order_id):
+        for use, cost in prices.unposted_uses(history, now=history.known_until):
+            eligible = [grant for grant in opened if _may_pay(grant, use, cost)]
+            missing = Decimal(0) if eligible else cost.value
+            for purse in closed:
+                if missing and _may_pay(purse.grant, use, cost):
+                    part = min(missing, left[purse.grant.id])
+                    missing, left[purse.grant.id] = missing - part, left[purse.grant.id] - part
+                    kept[purse.grant.id] += part
+    return kept
+
+
+def _may_pay(grant: Grant, use: Period, cost: Amount) -> bool:
+    return grant.commodity == cost.commodity.code and grant.starts_at <= use.start and use.end <= grant.ends_at
+
+
+def _set(
+    session: Session,
+    booking: Booking,
+    purses: Sequence[Purse],
+    amounts: Iterable[Amount],
+    *,
+    past: Mapping[UUID, Decimal] = MappingProxyType({}),
+) -> None:
     """Bring the order's hold to `amounts` in all: decide for every commodity first, then write."""
     totals = {Commodity(purse.grant.commodity): Decimal(0) for purse in purses if purse.hold}
     with exact():
@@ -204,20 +242,25 @@ def _set(session: Session, booking: Booking, purses: Sequence[Purse], amounts: I
         shares: dict[UUID, Decimal] = {}
         for commodity in sorted(totals):
             total = Amount(totals[commodity].quantize(STORED, rounding=ROUND_CEILING), commodity)
-            shares |= _shares(booking, purses, total)
+            shares |= _shares(booking, purses, total, past)
         for purse in purses:
             _write(session, booking, purse, shares.get(purse.grant.id, Decimal(0)))
     session.flush()
 
 
-def _shares(booking: Booking, purses: Sequence[Purse], total: Amount) -> dict[UUID, Decimal]:
+def _shares(
+    booking: Booking, purses: Sequence[Purse], total: Amount, past: Mapping[UUID, Decimal]
+) -> dict[UUID, Decimal]:
     """What is to remain on each grant: where it is already as far as possible, then what is free, by position."""
     same = [purse for purse in purses if purse.grant.commodity == total.commodity.code]
     missing = max(total.value - sum((purse.used for purse in same), Decimal(0)), Decimal(0))
     if missing and purses and not same:
         raise _no_rate(booking, purses, total)
     usable = [purse for purse in same if purse.closed is None]
-    shares = dict.fromkeys((purse.grant.id for purse in usable), Decimal(0))
+    shares = dict.fromkeys((purse.grant.id for purse in same), Decimal(0))
+    for purse in same:
+        shares[purse.grant.id] = min(past.get(purse.grant.id, Decimal(0)), missing)
+        missing -= shares[purse.grant.id]
     for room in ("remaining", "free"):
         for purse in usable:
             part = min(getattr(purse, room), missing)

@@ -1,14 +1,16 @@
 """From what was seen to intervals of unchanged use. Pure, and level-triggered: the same sightings give the same uses.
 
     sightings   seen_at, state, type, the site's own word for when the state began
-       |        each change starts when the site says, where that can be; else when it was first seen
+       |        each change starts when the site says, where that can be; else when it was first seen; an end that
+       |        was estimated gives way to the site's word, however late that comes
     intervals   [change, next change), the last one open; none while the machine is gone
        |        cut at price changes, months, ends of grants, and where an address came or went
     uses        what the segments of the lease should be
 
-Three rules keep a use from being altered after it was charged: a change never starts before the former change; whether
-the site's word can be is judged by when it was seen, not by when this runs; and what still runs is cut only up to
-`known_until`, the last moment at which the machine was seen, because an end that is estimated is never before that.
+Three rules keep a use from being altered after it was charged, save by the site's word for its end
+(`accounting.corrections`): a change never starts before the former change; whether the site's word can be is judged by
+when it was seen, not by when this runs; and what still runs is cut only up to `known_until`, the last moment at which
+the machine was seen, because an end that is estimated is never before that.
 """
 
 from __future__ import annotations
@@ -100,7 +102,7 @@ def meter(sightings: Iterable[Sighting], by: Meter) -> list[Use]:
     A status that cannot be read is neither free nor gone: the last known state goes on (running, where none is known),
     marked as estimated.
     """
-    changes = list(_changes(sorted(sightings, key=lambda sighting: sighting.seen_at), by.made_at))
+    changes = list(_changes(_in_order(sightings), by.made_at))
     uses: list[Use] = []
     for change, following in zip_longest(changes, changes[1:]):
         end = following.start if following else None
@@ -111,6 +113,26 @@ def meter(sightings: Iterable[Sighting], by: Meter) -> list[Use]:
             pieces[-1] = replace(pieces[-1], is_estimated=True)
         uses.extend(pieces)
     return uses
+
+
+def end_by_word(sightings: Iterable[Sighting], made_at: datetime) -> datetime | None:
+    """When the machine ended by the site's own word; None while it is there, or where its end is an estimate."""
+    changes = list(_changes(_in_order(sightings), made_at))
+    if not changes or changes[-1].state is not LeaseState.GONE or changes[-1].has_estimated_start:
+        return None
+    return changes[-1].start
+
+
+def _in_order(sightings: Iterable[Sighting]) -> list[Sighting]:
+    """By time; where the site says only later when the machine ended, that is what was seen when it was seen gone."""
+    found = sorted(sightings, key=lambda sighting: sighting.seen_at)
+    first = next((number for number, one in enumerate(found) if one.state is LeaseState.GONE), None)
+    if first is None:
+        return found
+    words = [one.since for one in found[first:] if one.state is LeaseState.GONE and not one.is_estimated and one.since]
+    if found[first].is_estimated and words:
+        found[first] = replace(found[first], since=words[-1], is_estimated=False)
+    return found
 
 
 def _changes(sightings: Sequence[Sighting], made_at: datetime) -> Iterator[_Change]:

@@ -83,8 +83,10 @@ def _rate(
         yield Rated(sku, tier, part, hours, share, part.amount.stored())
 
 
-def charge(segment: Segment, rated: Rated, *, entry_id: UUID, resource: Resource) -> Charge:
-    """The row for one rated tier of a segment that is closed."""
+def charge(
+    segment: Segment, rated: Rated, *, entry_id: UUID, resource: Resource, grant_id: UUID | None = None
+) -> Charge:
+    """The row for one rated tier of a segment that is closed, or for the part of it that a grant pays."""
     assert segment.ends_at is not None, "only closed segments are charged"
     is_address = rated.sku == ADDRESS_SKU
     start, end = billing_month(segment.starts_at)
@@ -126,6 +128,8 @@ def charge(segment: Segment, rated: Rated, *, entry_id: UUID, resource: Resource
         x_machine_state=segment.state.value,
         x_share=rated.share,
         x_estimated=segment.is_estimated,
+        x_grant_id=grant_id,
+        x_correction=0,
     )
 
 

@@ -19,10 +19,11 @@ from datetime import datetime
 from enum import Enum, auto
 from uuid import UUID
 
-from sqlalchemy import exists, func, select, update
+from sqlalchemy import and_, exists, func, select, update
 from sqlalchemy.orm import Session
 
 from accounting.charging import Accounts, Prices, post_charge, resolve_unknown
+from accounting.corrections import post_correction
 from accounting.histories import History, histories, use_of
 from accounting.holds import GrantLedger
 from accounting.ledger import account, lock_balances
@@ -34,7 +35,7 @@ from broker.errors import NotFound
 from broker.extensions import HOLD_REFUSED
 from broker.models.catalogue import RateCardVersion
 from broker.models.holds import QuotaHold
-from broker.models.leases import OPEN, LaunchAttempt, Lease, Observation, Outcome
+from broker.models.leases import OPEN, LaunchAttempt, Lease, LeaseState, Observation, Outcome
 from broker.models.workloads import Order, OrderState
 from broker.timeline import close_finding, tell_order
 from broker.values import Amount, utc
@@ -84,7 +85,11 @@ def _settle(session: Session, history: History, accounts: Accounts, *, now: date
     closed = _write_segments(session, history)
     prices = Prices(session)
     charged = sum(post_charge(prices, history, segment, accounts=accounts, now=now) for segment in closed)
-    if charged == len(closed):
+    for segment, until in history.corrections():
+        post_correction(prices, history, segment, until, accounts=accounts, now=now)
+    if charged < len(closed):
+        _reopen(history.lease, now=now)
+    else:
         resolve_unknown(session, history.lease, now=now)
         if history.lease.settled_at is None and _is_over(session, history.lease):
             _finish_lease(session, history.lease, now=now)
@@ -113,24 +118,29 @@ class _Todo(Enum):
 def _glance(session: Session, lease_id: UUID) -> Settlement | None:
     """One query for the two commonest cases of nothing to do: not seen yet, and over."""
     is_seen = exists().where(Observation.lease_id == lease_id)
+    has_word = exists().where(
+        Observation.lease_id == lease_id, Observation.state == LeaseState.GONE, ~Observation.is_estimated
+    )
+    # An end that was charged as an estimate may be corrected at any time.
+    was_estimated = and_(has_word, exists().where(Segment.lease_id == lease_id, Segment.is_estimated))
     row = session.execute(
-        select(Lease.gone_at, Lease.settled_at, Order.state, is_seen)
+        select(Lease.gone_at, Lease.settled_at, Order.state, is_seen, was_estimated)
         .join(Order, Order.id == Lease.order_id)
         .where(Lease.id == lease_id)
     ).one_or_none()
     if row is None:
         raise NotFound(f"There is no lease {lease_id}.", lease=str(lease_id))
-    gone_at, settled_at, state, was_seen = row
+    gone_at, settled_at, state, was_seen, may_be_corrected = row
     if gone_at is None and not was_seen:
         return Settlement(0, is_settled=False, order_is_over=False)
-    if settled_at is not None and state is OrderState.OVER:
+    if settled_at is not None and state is OrderState.OVER and not may_be_corrected:
         return Settlement(0, is_settled=True, order_is_over=True)
     return None
 
 
 def _todo(session: Session, history: History) -> _Todo:
     uses = history.uses()
-    if any(use.ends_at is not None for use in uses):
+    if any(use.ends_at is not None for use in uses) or history.corrections():
         return _Todo.MONEY
     if history.lease.settled_at is None and _is_over(session, history.lease):
         return _Todo.MONEY
@@ -226,6 +236,12 @@ def _row(lease: Lease, use: Use) -> Segment:
 
 
 # --- endings ------------------------------------------------------------------------------------------------------
+
+
+def _reopen(lease: Lease, *, now: datetime) -> None:
+    """It was settled, and use that came to light cannot be charged yet: it is offered to accounting again."""
+    if lease.settled_at is not None:
+        lease.settled_at, lease.next_look_at = None, now
 
 
 def _finish_lease(session: Session, lease: Lease, *, now: datetime) -> None:

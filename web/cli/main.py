@@ -52,6 +52,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "Money": {
         "spend": "Show what was spent, is held and is free.",
+        "ledger": "Prove that the books agree.",
         "findings": "List what a person should look at.",
     },
 }

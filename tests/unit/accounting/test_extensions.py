@@ -9,8 +9,8 @@ from decimal import Decimal
 import pytest
 from sqlalchemy import select
 
-from accounting.ledger import verify
 from accounting.models.grants import Grant
+from accounting.proof import prove
 from accounting.settle import settle
 from broker.errors import Conflict, GrantExhausted, InvalidInput, NotFound, PriceUnknown
 from broker.extensions import EXTENDED, HOLD_REFUSED, Funding, due_to_roll, extend_order, orders_to_roll, roll_hold
@@ -18,8 +18,8 @@ from broker.models.audit import Event
 from broker.models.leases import Desired, Lease, LeaseState
 from broker.models.workloads import Order, OrderState
 from broker.remote import PartKind
-from broker.values import new_id
-from tests.unit.accounting.world import HOUR, LEDGER, T0, World, eur
+from broker.values import Period, new_id
+from tests.unit.accounting.world import HOUR, LEDGER, T0, YEAR, World, eur
 from tests.world import NotedJobs
 
 pytestmark = pytest.mark.postgres
@@ -112,7 +112,7 @@ class TestALaterEnd:
         assert short.jobs.woken == [("reconcile", str(short.lease.id))]
         (text,) = short.told(EXTENDED)
         assert text.startswith("extended from 2026-11-23 12:00 UTC to 2026-11-24 12:00 UTC; 4.34 EUR set aside in all")
-        assert verify(short.world.session) == []
+        assert prove(short.world.session) == []
 
     def test_what_is_charged_already_is_not_held_again(self, short: Case) -> None:
         short.world.see(short.lease, at(20), STOPPED)
@@ -281,3 +281,17 @@ class TestRolling:
         (finding,) = long.world.findings(HOLD_REFUSED, long.order.id)
         assert "no rate card in force" in finding.text
         assert finding.per_day is None
+
+    def test_use_before_the_next_grant_opened_stays_with_the_one_that_ends(self, long: Case) -> None:
+        """As at the end of a year: money moves to the new grant for what comes, not for what was used."""
+        world = long.world
+        long.grant.ends_at = T0 + 5 * DAY
+        world.still(long.lease, T0 + 5 * DAY)
+        following = world.grant("50", period=Period(T0 + 5 * DAY, YEAR.end))
+        assert long.roll(5)
+        used = 5 * 24 * PRICE
+        assert (world.of_grant(long.grant)[1], world.of_grant(following)[1]) == (used, 7 * 24 * PRICE + MARGIN)
+        world.see(long.lease, T0 + 6 * DAY, LeaseState.GONE)
+        settle(world.session, long.lease.id, now=T0 + 6 * DAY)
+        assert (world.of_grant(long.grant), world.of_grant(following)) == ((used, 0), (24 * PRICE, 0))
+        assert world.overdraft == 0

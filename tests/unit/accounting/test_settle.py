@@ -8,10 +8,10 @@ from decimal import Decimal
 import pytest
 from sqlalchemy import select
 
-from accounting.ledger import verify
 from accounting.models.charges import Charge, ChargeState
 from accounting.models.grants import Grant
 from accounting.models.ledger import Posting
+from accounting.proof import prove
 from accounting.settle import Settlement, settle
 from broker.errors import InvalidInput, NotFound
 from broker.models.audit import Event
@@ -19,7 +19,7 @@ from broker.models.leases import Desired, Lease, LeaseState, Outcome
 from broker.models.workloads import Order, OrderState
 from broker.remote import PartKind
 from broker.values import Period, new_id
-from tests.unit.accounting.world import BILLS, HOUR, T0, YEAR, World
+from tests.unit.accounting.world import BILLS, HOUR, LEDGER, T0, YEAR, World, eur
 
 pytestmark = pytest.mark.postgres
 
@@ -74,7 +74,7 @@ def test_a_life_is_charged_and_the_rest_given_back(world: World, grant: Grant, o
     assert (order.state, order.ended_at) == (OrderState.OVER, at(48))
     told = world.session.scalars(select(Event.text).where(Event.order_id == order.id)).all()
     assert told == ["all is charged; given back: 9.34 EUR"]
-    assert verify(world.session) == []
+    assert prove(world.session) == []
 
 
 def test_twice_is_once(world: World, grant: Grant, lease: Lease) -> None:
@@ -143,7 +143,7 @@ def test_what_goes_beyond_the_hold_is_overdraft_and_a_finding(world: World, gran
     assert (finding.per_day, finding.commodity) == (0, "EUR")
     assert "cost 0.5 EUR more" in finding.text
     assert (order.state, world.overdraft) == (OrderState.OVER, Decimal("0.5"))
-    assert verify(world.session) == []
+    assert prove(world.session) == []
 
 
 def test_a_charge_is_split_as_its_hold_is(world: World) -> None:
@@ -157,6 +157,49 @@ def test_a_charge_is_split_as_its_hold_is(world: World) -> None:
     assert (world.of_grant(first), world.of_grant(second)) == ((1, 0), (Decimal("0.8"), 0))
     amounts = world.session.scalars(select(Posting.amount).order_by(Posting.amount)).all()
     assert amounts == [Decimal("-1.8"), Decimal("0.8"), 1]
+    rows = {row.x_grant_id: row for row in world.charges(lease)}
+    assert (rows[first.id].billed_cost, rows[second.id].billed_cost) == (1, Decimal("0.8"))
+    assert sum(row.pricing_quantity for row in rows.values()) == 30
+    assert sum(row.consumed_quantity for row in rows.values()) == 30
+
+
+def test_a_split_changes_no_tier_and_no_minimum(world: World) -> None:
+    card = world.card({"public-address": "0.01"})
+    world.price(card, "m1.small", "0.10")
+    world.price(card, "m1.small", "0.05", above="10")
+    first, second = world.grant("0.5"), world.grant("0.7")
+    lease = world.lease(world.order("1.2"))
+    world.part(lease, PartKind.ADDRESS, made_at=at(0))
+    world.see(lease, at(0), RUNNING)
+    world.see(lease, at(20), GONE)
+    run(world, lease)
+    cost = [(row.sku_price_id.split("/", 1)[1], row.x_grant_id, row.billed_cost) for row in world.charges(lease)]
+    assert sorted(cost, key=str) == sorted(
+        [
+            ("m1.small/0", first.id, Decimal("0.5")),
+            ("m1.small/0", second.id, Decimal("0.5")),
+            ("m1.small/1", second.id, Decimal("0.2")),
+            ("m1.small/1", None, Decimal("0.3")),
+            ("public-address/0", None, Decimal("0.2")),
+        ],
+        key=str,
+    )
+    assert world.overdraft == Decimal("0.5")
+
+
+def test_a_grant_that_opened_later_pays_from_then_on(world: World) -> None:
+    world.card()
+    first, second = world.grant("0.6"), world.grant("50", period=Period(at(5), YEAR.end))
+    order = world.order("0.6")
+    lease = world.lease(order)
+    world.see(lease, at(0), RUNNING)
+    world.still(lease, at(8))
+    LEDGER.extend(world.session, order.id, [eur(4)], at(48), now=at(8))
+    world.see(lease, at(20), GONE)
+    run(world, lease)
+    assert [segment.ends_at for segment in world.segments(lease)] == [at(5), at(20)]
+    assert (world.of_grant(first)[0], world.of_grant(second)[0]) == (Decimal("0.6"), Decimal("0.6"))
+    assert world.overdraft == 0
 
 
 def test_a_grant_pays_for_nothing_after_its_end(world: World) -> None:
@@ -202,7 +245,7 @@ def test_no_rate_card_in_force_is_no_price(world: World) -> None:
     assert run(world, lease, 22) == Settlement(charged=1, is_settled=True, order_is_over=True)
     assert [finding.resolved_at for finding in world.findings("price_unknown", lease.id)] == [at(22)]
     assert world.of_grant(grant) == (Decimal("0.6"), 0)
-    assert verify(world.session) == []
+    assert prove(world.session) == []
 
 
 def test_a_state_without_a_price_waits_for_one(world: World) -> None:
@@ -265,7 +308,7 @@ def test_tiers_are_entered_by_the_providers_month(world: World) -> None:
     assert [charge.sku_price_id.rsplit("/", 1)[1] for charge in cheap] == ["0", "1"]
 
 
-def test_a_charge_has_the_columns_of_focus(world: World, lease: Lease) -> None:
+def test_a_charge_has_the_columns_of_focus(world: World, grant: Grant, lease: Lease) -> None:
     world.see(lease, at(1), STOPPED)
     world.see(lease, at(3), GONE, is_estimated=True, since=at(2))
     run(world, lease)
@@ -310,6 +353,8 @@ def test_a_charge_has_the_columns_of_focus(world: World, lease: Lease) -> None:
         "x_machine_state": "stopped",
         "x_share": Decimal("0.5"),
         "x_estimated": True,
+        "x_grant_id": grant.id,
+        "x_correction": 0,
     }
 
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, sessionmaker
 
-from accounting.ledger import verify
 from accounting.models.charges import Charge, Segment
 from accounting.models.ledger import Balance
+from accounting.proof import prove
 from accounting.settle import settle
 from broker.models.leases import Lease, LeaseState
 from broker.models.workloads import Order, OrderState
@@ -78,7 +78,7 @@ def test_any_moments_come_to_the_same_as_one(session: Session, life: list[Look],
         world.card({sku: f"1{price}" for sku, price in PRICES.items()}, since=T0 + 2 * change)
         grant = world.grant("100000", period=Period(YEAR.start, T0 + timedelta(days=900)))
         often, once = (seen_through(world, life, end, often=often) for often in (True, False))
-        assert verify(session) == []
+        assert prove(session) == []
         tolerance = STORED / 2 * (len(world.charges(often)) + len(world.charges(once)))
         assert abs(total(world, often) - total(world, once)) <= tolerance
         assert tiles(world.segments(often)) == tiles(world.segments(once))
@@ -158,7 +158,7 @@ def test_many_at_once_settle_each_lease_once(sessions: sessionmaker[Session]) ->
         assert world.of_grant(grant) == (4 * Decimal("0.6"), 0)
         assert session.get_one(Order, order.id).state is OrderState.OVER
         assert [len(world.charges(lease)) for lease in leases] == [1] * 4
-        assert verify(session) == []
+        assert prove(session) == []
 
 
 def test_settling_and_holding_on_one_grant_do_not_wait_in_a_circle(sessions: sessionmaker[Session]) -> None:
@@ -191,7 +191,7 @@ def test_settling_and_holding_on_one_grant_do_not_wait_in_a_circle(sessions: ses
         posted = [world.of_grant(grant) for grant in grants]
         assert sum(spent for spent, _ in posted) == 8 * Decimal("0.6")
         assert sum(held for _, held in posted) == 40
-        assert verify(session) == []
+        assert prove(session) == []
 
 
 @pytest.mark.parametrize("first", [Balance, Order])
