@@ -1,16 +1,18 @@
 """Bulkheads: how many threads of a worker may wait for sites, so that silent ones never take all of them.
 
-A site is slow while work there has been running for `slow_seconds`, and after work that took so long, until as much
-as `workers` was quick there in a row (one alone may have needed no answer). Each process learns this by itself, and
-forgets it when it ends. Of `workers` threads
+A site is slow while work there has been running for `slow_seconds`, and after work that took so long, until some more
+was quick there (one pass alone may have needed no answer). Each process learns this by itself, and forgets it when it
+ends. Of `workers` threads
 
 * work at slow sites, of all kinds together, takes at most a half; passes at one of them take at most a quarter,
 * visits (listings and checks) take at most a half; those at quick sites at most a quarter, as do those at slow ones,
 * one site has one listing and one check at a time,
 * and, of two or more, one thread is left to the leases of quick sites by all of these together.
 
-What finds no place is left to its row, which stays due. When many sites that were quick fall silent in one moment,
-their passes may hold every thread for one conversation (`call_timeout`); after that they are known.
+Slow sites take turns, so that one that answers late is not starved by those that never do. What finds no place is left
+to its row, which stays due. Until they are known, passes at silent sites may hold every thread, each for one
+conversation (`call_timeout`): twenty sites that fall silent in one moment keep eight threads for three of them. After
+that the rules above hold for as long as the silence does.
 """
 
 from __future__ import annotations
@@ -31,6 +33,10 @@ class Kind(Enum):
     PASS = auto()
     LISTING = auto()
     CHECK = auto()
+
+
+# A site that was sent away keeps its turn for so long at least; whoever still wants to work there asks again.
+_TURN_SECONDS = 10
 
 
 @dataclass(eq=False, slots=True)
@@ -56,6 +62,8 @@ class Bulkheads:
         self._running: list[Work] = []
         self._slow: dict[UUID, int] = {}  # site -> quick work that it still owes
         self._sent_away: Counter[UUID] = Counter()
+        self._asked: dict[tuple[UUID, Kind], float] = {}  # who was sent away, and when last
+        self._served: dict[tuple[UUID, Kind], float] = {}  # when a slow site last had a place
         self._lock = threading.Lock()
 
     @contextmanager
@@ -66,8 +74,12 @@ class Bulkheads:
             has_place = self._has_place(work)
             if has_place:
                 self._running.append(work)
+                self._sent_away.pop(site_id, None)
+                self._asked.pop((site_id, kind), None)
+                self._served[site_id, kind] = work.began
             else:
                 self._sent_away[site_id] += 1
+                self._asked[site_id, kind] = work.began
         if not has_place:
             yield None
             return
@@ -77,7 +89,7 @@ class Bulkheads:
             self._leave(work)
 
     def sent_away(self, site_id: UUID) -> int:
-        """How often work at a site found no place since something last ended there: how long its queue is, about."""
+        """How often work at a site found no place since it last found one: how long its queue is, about."""
         with self._lock:
             return self._sent_away[site_id]
 
@@ -98,6 +110,8 @@ class Bulkheads:
         slow_visits = [other for other in slow if other.kind is not Kind.PASS]
         if len(slow) + len(quick_visits) >= max(1, self._workers - 1) or (is_slow and len(slow) >= self._half):
             return False
+        if is_slow and self._is_anothers_turn(work):
+            return False
         same = [other for other in self._running if other.site_id == work.site_id and other.kind is work.kind]
         if work.kind is Kind.PASS:
             return len(same) < self._quarter
@@ -105,12 +119,22 @@ class Bulkheads:
             return False
         return len(slow_visits if is_slow else quick_visits) < self._quarter
 
+    def _is_anothers_turn(self, work: Work) -> bool:
+        """Another slow site wants the same, still, and was served before this one was."""
+        late = work.began - max(_TURN_SECONDS, self._slow_seconds)
+        mine = self._served.get((work.site_id, work.kind), 0.0)
+        for (site_id, kind), asked in list(self._asked.items()):
+            if asked < late:
+                del self._asked[site_id, kind]
+            elif kind is work.kind and self._served.get((site_id, kind), 0.0) < mine and self._is_slow(site_id):
+                return True
+        return False
+
     def _leave(self, work: Work) -> None:
         with self._lock:
             self._running.remove(work)
-            self._sent_away.pop(work.site_id, None)
             if self._clock() - work.began >= self._slow_seconds:
-                self._slow[work.site_id] = self._workers
+                self._slow[work.site_id] = self._quarter + 1
             elif work.has_asked and self._slow.get(work.site_id):
                 self._slow[work.site_id] -= 1
 

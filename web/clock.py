@@ -128,7 +128,7 @@ def tell_sites(session: Session, services: Services, now: datetime) -> None:  # 
 
 def forget(session: Session, services: Services, now: datetime) -> None:  # noqa: ARG001 - a tick's signature
     """Slots cannot be taken again: no clock is hours late."""
-    session.execute(delete(ClockSlot).where(ClockSlot.slot < now - timedelta(hours=3)))
+    session.execute(delete(ClockSlot).where(ClockSlot.slot < now - timedelta(hours=6)))
 
 
 def keep_position(session: Session, services: Services) -> None:

@@ -44,7 +44,7 @@ MAIL = "mail"
 # A worker that lost the database tries again after this; the rows wait.
 _RECONNECT_SECONDS = 2
 # The share of a conversation's time after which a site counts as slow.
-_SLOW = 0.25
+_SLOW = 0.5
 
 
 def reconcile_lease(services: Services, lease_id: UUID) -> bool:
