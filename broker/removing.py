@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -80,12 +81,16 @@ def remove(run: Pass, lease: Lease, part: Part, *, now: datetime) -> None:
             ).one()
         _wait_until_gone(run, part.id, part, since=asked_at or part.made_at)
         return
-    word = ended_at(run, lease, part, now=now) if is_machine else None
+    with run.sessions() as session:
+        looked_at = session.scalars(select(func.clock_timestamp())).one()
+    end = End(looked_at, is_estimated=False)
+    if is_machine and looked_at - (lease.seen_at or now) > run.timing.first_look * PROMPT:
+        end = end_of(run, lease, part, now=now)  # nobody saw it happen
     with writing(run.sessions, run.mine) as (session, row):
         gone_at = session.scalars(select(func.clock_timestamp())).one()
         session.execute(update(Part).where(Part.id == part.id).values(gone_at=gone_at))
         if is_machine:
-            see_gone(session, row, seen_at=gone_at, ended_at=word or gone_at, is_estimated=False)
+            see_gone(session, row, seen_at=gone_at, ended_at=end.at, is_estimated=end.is_estimated)
 
 
 def _begin_to_delete(run: Pass, remote_id: str, *, asked_at: datetime) -> None:
@@ -98,20 +103,27 @@ def _begin_to_delete(run: Pass, remote_id: str, *, asked_at: datetime) -> None:
         tell(session, row, "stop", f"deleting the machine: {row.stop_reason or 'no longer wanted'}")
 
 
-def ended_at(run: Pass, lease: Lease, part: Part, *, now: datetime) -> datetime | None:
-    """The site's own word for when a machine that is gone ended; None where it was seen in time, or it has none."""
-    last = lease.seen_at or part.made_at
+@dataclass(frozen=True, slots=True)
+class End:
+    """When a machine ended; `is_estimated` where neither we nor its site saw it end."""
+
+    at: datetime
+    is_estimated: bool
+
+
+def end_of(run: Pass, lease: Lease, part: Part, *, now: datetime) -> End:
+    """When a machine that is gone ended: by the site's own word, else when it was last seen, which is an estimate."""
+    last = lease.seen_at or part.made_at or now
     adapter = run.adapter
-    if last is None or part.remote_id is None or not isinstance(adapter, Endings):
-        return None
-    if now - last < run.timing.first_look * PROMPT:
-        return None
+    if part.remote_id is None or not isinstance(adapter, Endings):
+        return End(last, is_estimated=True)
     try:
-        return adapter.ended_at(part.remote_id, since=last, deadline=run.deadline())
+        word = adapter.ended_at(part.remote_id, since=last, deadline=run.deadline())
     except SiteError:
         if lease.failures < ASKED_ENOUGH:
             raise
-        return None
+        word = None
+    return End(last, is_estimated=True) if word is None else End(word, is_estimated=False)
 
 
 def _wait_until_gone(run: Pass, key: UUID, part: Part, *, since: datetime | None, finding: UUID | None = None) -> None:

@@ -14,7 +14,7 @@ from broker.models.leases import Desired, Lease, Part
 from broker.observations import last_observations, see, see_gone
 from broker.ports import Powers, Shelves
 from broker.remote import MachineState, RemoteMachine
-from broker.removing import ended_at
+from broker.removing import end_of
 from broker.timeline import Concern, close_finding, raise_finding, tell
 
 FAILED_FINDING = "machine_failed"
@@ -63,11 +63,10 @@ def _absent(run: Pass, lease: Lease, server: Part, *, now: datetime) -> None:
     if not lease.is_missing:
         run.later(server.id, run.timing.backoff(lease.failures + 3))
         return
-    word = ended_at(run, lease, server, now=now)
+    end = end_of(run, lease, server, now=now)
     with writing(run.sessions, run.mine) as (session, row):
         gone_at = session.scalars(select(func.clock_timestamp())).one()
-        end = word or row.seen_at or gone_at
-        see_gone(session, row, seen_at=gone_at, ended_at=end, is_estimated=word is None)
+        see_gone(session, row, seen_at=gone_at, ended_at=end.at, is_estimated=end.is_estimated)
         session.execute(update(Part).where(Part.id == server.id).values(gone_at=gone_at))
         row.desired, row.stop_reason = Desired.GONE, "the machine vanished at the site"
         tell(session, row, "vanished", row.stop_reason)

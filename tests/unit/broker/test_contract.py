@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -29,7 +31,7 @@ from tests.world import World, aurora_prices, make_world, quick
 CREATES = {"service": "compute", "method": "POST", "path": r"/servers$"}
 
 
-def ordered(world: World, **changes: object) -> tuple[Order, UUID]:
+def ordered(world: World, **changes: Any) -> tuple[Order, UUID]:
     order = world.order(**changes)
     (lease_id,) = world.leases(order)
     return order, lease_id
@@ -284,3 +286,43 @@ def test_a_machine_that_nobody_saw_run_is_seen_before_it_is_deleted(world: World
             )
         )
     assert seen == [LeaseState.RUNNING, LeaseState.GONE]
+
+
+def test_an_end_that_nobody_saw_in_time_is_asked_of_the_site(world: World) -> None:
+    """Who deletes, dies, and looks again an hour later has not seen it run for an hour."""
+    order, lease_id = ordered(world)
+    world.until_running(lease_id)
+    world.cloud.faults.add("429", service="compute", method="GET", path=r"/servers/[0-9a-f-]+$", skip=1)
+    stop(world, order)
+    world.work(lease_id)  # deleted, and then the site is too busy to say so
+    time.sleep(1.2)
+    world.cloud.faults.clear()
+    world.until_gone(lease_id)
+    (deleted,) = world.cloud.log.entries(kind="server", event="deleted")
+    end = last_sight(world, lease_id)
+    assert end.since is not None
+    assert abs(end.since - deleted.at) < timedelta(seconds=1)
+    assert not end.is_estimated
+
+
+def test_where_the_site_does_not_say_it_ended_when_it_was_last_seen(world: World) -> None:
+    order, lease_id = ordered(world)
+    world.until_running(lease_id)
+    world.cloud.faults.add("429", service="compute", method="GET", path=r"/servers/[0-9a-f-]+$", skip=1, times=2)
+    stop(world, order)
+    world.work(lease_id)
+    seen_at = world.view(lease_id).lease.seen_at
+    time.sleep(0.3)
+    world.cloud.faults.add("429", service="compute", method="GET", path=r"/servers/detail")
+    world.until_gone(lease_id)
+    end = last_sight(world, lease_id)
+    assert end.since == seen_at
+    assert end.is_estimated
+
+
+def last_sight(world: World, lease_id: UUID) -> Observation:
+    with world.sessions() as session:
+        newest = select(Observation).where(Observation.lease_id == lease_id).order_by(Observation.seen_at.desc())
+        found = session.scalars(newest.limit(1)).one()
+        assert found.state is LeaseState.GONE
+        return found
