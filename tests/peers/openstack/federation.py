@@ -168,8 +168,9 @@ class Cloud:
         """Delete what a failed test left."""
         for kind, remote_id in sorted(self.left(lease_id), reverse=True):  # servers before ports
             if kind == "server":
-                self.alice.compute.delete_server(remote_id)
-                self.alice.compute.wait_for_delete(self.alice.compute.get_server(remote_id), wait=int(SECONDS))
+                server = self.alice.compute.get_server(remote_id)
+                self.alice.compute.delete_server(server)
+                self.alice.compute.wait_for_delete(server, wait=int(SECONDS))
             elif kind == "port":
                 self.alice.network.delete_port(remote_id)
             elif kind == "address":
