@@ -201,8 +201,8 @@ def end(play: Play) -> None:
             play.work(lease_id, "gone")
         for lease_id, _, _ in play.leases(order_id):
             play.settle(lease_id)
-    while (lease_id := actor.any(actor.leases)) is not None:  # of orders that came back, and were let go then
-        play.settle(lease_id)
+    while (unsettled := actor.any(actor.leases)) is not None:  # of orders that came back, and were let go then
+        play.settle(unsettled)
     for site in play.sites:
         play.observe(site)
     counted = play.counted()

@@ -133,14 +133,11 @@ class Overcommit(RuleBasedStateMachine):
                 machine.end = end
 
     @precondition(lambda self: self.live)
-    @rule(
-        which=numbers,
-        fault=st.none() | st.sampled_from(FAULTS),
-        site=sites,
-        times=st.integers(1, 2),
-    )
-    def work(self, which: int, fault: FaultKind | None, site: str, times: int) -> None:
+    @rule(which=numbers, fault=st.none() | st.sampled_from(FAULTS), times=st.integers(1, 2))
+    def work(self, which: int, fault: FaultKind | None, times: int) -> None:
+        """Work on one lease, while its site may be in trouble."""
         order, machine = self.live[which % len(self.live)]
+        site = machine.kind.site
         broken = {site: times} if fault in FAILING else {}
         # A refusal that is lost stays unknown until the request's time is over: that is another test's matter.
         if fault in FAILING or (fault is not None and self.books.sites[site].takes(LARGEST)):
