@@ -43,7 +43,12 @@ def claim(sessions: sessionmaker[Session], lease_id: UUID, *, length: timedelta)
                 or_(Lease.claim_until.is_(None), Lease.claim_until < now),
                 acts(),
             )
-            .values(generation=Lease.generation + 1, claim_until=now + length)
+            # A claim that ran out: whoever had it died or froze. A lease that kills its workers must not do so unseen.
+            .values(
+                generation=Lease.generation + 1,
+                claim_until=now + length,
+                failures=Lease.failures + case((Lease.claim_until.is_(None), 0), else_=1),
+            )
             .returning(Lease.generation, now)
         ).one_or_none()
     return None if row is None else Claim(lease_id, row[0], row[1], length)

@@ -245,6 +245,8 @@ def reconcile(tools: Tools, lease_id: UUID) -> bool:
     with tools.sessions() as session:
         lease = session.get_one(Lease, lease_id)
         site_id, failures = lease.site_id, lease.failures + 1
+    if failures > STUCK:  # told before the pass, as this one may not come to its end either
+        _tell_a_person(tools, lease_id, lease.trouble or "its worker died, again and again, while it was at it")
     # What stands unless the pass gets through.
     look_in: timedelta | None = tools.timing.backoff(failures)
     trouble: str | None = "the last pass did not finish"

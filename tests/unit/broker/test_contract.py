@@ -23,6 +23,7 @@ from broker.models.federation import Site
 from broker.models.leases import LaunchAttempt, Lease, LeaseState, Observation, Outcome, Part
 from broker.models.workloads import Order, OrderState
 from broker.orders import stop_order
+from broker.reconcile import STUCK
 from broker.remote import Deadline, MachineSpec, PartKind, Tags
 from broker.tools import Timing
 from broker.values import new_id
@@ -326,3 +327,21 @@ def last_sight(world: World, lease_id: UUID) -> Observation:
         found = session.scalars(newest.limit(1)).one()
         assert found.state is LeaseState.GONE
         return found
+
+
+def test_a_lease_that_kills_its_workers_is_told(world: World) -> None:
+    """They leave nothing behind but a claim that runs out."""
+    _, lease_id = ordered(world)
+    for _ in range(STUCK):
+        world.wake(lease_id)
+        assert claim(world.sessions, lease_id, length=timedelta(milliseconds=1)) is not None
+        time.sleep(0.01)
+    assert "lease_stuck" not in findings(world)
+    world.cloud.faults.add("429", service="compute", method="POST")
+    view = world.work(lease_id)
+    assert view.lease.failures == STUCK + 1
+    assert "lease_stuck" in findings(world)
+    world.cloud.faults.clear()
+    world.until_running(lease_id)
+    assert world.work(lease_id).lease.failures == 0
+    assert "lease_stuck" not in findings(world)
