@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import random
+import signal
 import sys
 from pathlib import Path
 
@@ -33,6 +34,7 @@ def _arguments() -> argparse.Namespace:
 def main() -> int:
     """Run, print, judge."""
     wanted = _arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is ended in order
     logging.getLogger().addHandler(logging.NullHandler())  # a PostgreSQL that was killed is no news
     seed = random.SystemRandom().randrange(1_000_000) if wanted.seed is None else wanted.seed
     total = Total()

@@ -51,10 +51,11 @@ def times() -> dict[str, Any]:
         "settle_time": timedelta(seconds=SETTLE),
         "sweep_interval": timedelta(seconds=1),
         "listing_interval": timedelta(seconds=LISTING),
-        "listing_timeout": timedelta(seconds=1),
+        "listing_timeout": timedelta(seconds=2),
         "stop_delay": timedelta(seconds=STOP_DELAY),
         "hold_window": timedelta(seconds=WINDOW),
         "workers": 4,
+        "port": 0,
         "log_level": "INFO",
     }
 

@@ -1,7 +1,7 @@
 """What people do meanwhile: orders are placed, stopped, cancelled, powered off and on; some run to their end.
 
-Everything goes through the functions that the API calls, in transactions of its own, with an idempotency key where
-there is one: where the database is away the same request is sent again, as a person's client would.
+Everything goes through the API of a server that may be killed or frozen over it: where no answer comes, the same
+request is sent again to another one, with an idempotency key where there is one.
 """
 
 from __future__ import annotations
@@ -9,31 +9,27 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import Session
 
 from broker.errors import LeewayError, SetupError
-from broker.extensions import extend_order
 from broker.inventory import OURS_UNKNOWN
 from broker.launching import STUCK_FINDING, UNKNOWN_FINDING
 from broker.models.leases import Desired, Lease
 from broker.models.workloads import Order, OrderState
-from broker.orders import Choice, place_order, set_power, stop_order
-from broker.quotes import make_quote
 from broker.remote import Deadline, PartKind
 from broker.removing import NETWORK_FINDING
+from tests.faults.client import Away, Client, Refused
 from tests.faults.federation import Federation, Price
 from tests.faults.rows import FindingRow
 
 SSH_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGJ1aWx0LWZvci10ZXN0cy1vbmx5LW5vdC1hLWtleQ== tests"
-ACTOR = "crash run"
 # What the hints of these findings come to.
 _STOP_AND_ORDER_AGAIN = frozenset({UNKNOWN_FINDING, STUCK_FINDING, NETWORK_FINDING})
 ENDED = (OrderState.OVER, OrderState.RETURNED)
@@ -55,15 +51,16 @@ class Load:
     """The people. `step` does what is due, and is called often from one thread."""
 
     federation: Federation
+    client: Client
     random: random.Random
     alive: int = 12
-    sites: tuple[str, ...] = ()
+    sites: Sequence[str] = ()
     is_placing: bool = True
     placed: list[UUID] = field(default_factory=list)
     done: Counter[str] = field(default_factory=Counter)
     heeded: dict[UUID, float] = field(default_factory=dict)
     _due: list[Due] = field(default_factory=list)
-    _unplaced: tuple[str, dict[str, Any]] | None = None
+    _unplaced: tuple[str, str] | None = None
     _open: set[UUID] = field(default_factory=set)
     _looked_at: float = 0.0
 
@@ -77,8 +74,8 @@ class Load:
             for due in [due for due in self._due if due.at <= now]:
                 due.act(self, due.order_id)
                 self._due.remove(due)
-        except (DBAPIError, SetupError):
-            self.done["database away"] += 1
+        except (DBAPIError, SetupError, Away) as away:
+            self.done[f"away: {type(away).__name__}"] += 1
 
     def _look(self) -> None:
         """Which orders are still going on; what was returned to its person is let go."""
@@ -103,27 +100,18 @@ class Load:
 
     def _place(self) -> None:
         if self._unplaced is None:
-            self._unplaced = (f"key-{self.random.getrandbits(64):016x}", self._document())
-        key, document = self._unplaced
-
-        def place(session: Session, now: datetime) -> UUID:
-            quote = make_quote(session, document, self.federation.services.quoting, now=now)
-            session.flush()
-            services = self.federation.services
-            order = place_order(
-                session, Choice(quote.id, 1, key), ledger=services.ledger, jobs=services.jobs, actor=ACTOR, now=now
-            )
-            return order.id
-
+            key, document = f"key-{self.random.getrandbits(64):016x}", self._document()
+            quote = self.client.ask("POST", "/quotes", {"document": document})
+            self._unplaced = (key, quote["id"])
+        key, quote_id = self._unplaced
         try:
-            order_id = self.federation.write(place)
-        except LeewayError as error:
-            if isinstance(error, SetupError):
-                raise
-            self._count(error, "order")
+            placed = self.client.ask("POST", "/orders", {"quote_id": quote_id}, key=key)
+        except Refused as refused:
+            self.done[f"order: {refused.code}"] += 1
             self._unplaced = None
             return
         self._unplaced = None
+        order_id = UUID(placed["order"]["id"])
         self.placed.append(order_id)
         self._open.add(order_id)
         self.done["order"] += 1
@@ -169,29 +157,23 @@ class Load:
 
     def stop(self, order_id: UUID) -> None:
         """End an order."""
-
-        def stop(session: Session, _now: datetime) -> None:
-            stop_order(session, order_id, jobs=self.federation.services.jobs, actor=ACTOR, reason="enough")
-
-        self._try("stop", stop)
+        self._try("stop", "POST", f"/workloads/{order_id}/stop", {"how": "end", "reason": "enough"})
 
     def power(self, order_id: UUID, desired: Desired) -> None:
         """Stop, start or shelve its machines."""
-
-        def power(session: Session, _now: datetime) -> None:
-            set_power(session, order_id, desired, jobs=self.federation.services.jobs, actor=ACTOR)
-
-        self._try(f"power {desired}", power)
+        if desired is Desired.RUNNING:
+            self._try("start", "POST", f"/workloads/{order_id}/start")
+        else:
+            how = {Desired.STOPPED: "stop", Desired.SHELVED: "shelve"}[desired]
+            self._try(how, "POST", f"/workloads/{order_id}/stop", {"how": how})
 
     def extend(self, order_id: UUID) -> None:
         """Give it ten seconds more."""
-
-        def extend(session: Session, now: datetime) -> None:
+        with self.federation.services.sessions() as session:
             ends_at = session.scalars(sa.select(sa.func.max(Lease.ends_at)).where(Lease.order_id == order_id)).one()
-            until = max(ends_at, now) + timedelta(seconds=10)
-            extend_order(session, order_id, until, self.federation.services.funding, actor=ACTOR, now=now)
-
-        self._try("extend", extend)
+        if ends_at is not None:
+            until = max(ends_at, datetime.now(UTC)) + timedelta(seconds=10)
+            self._try("extend", "POST", f"/orders/{order_id}/extend", {"until": until.isoformat()})
 
     def heed(self, findings: Iterable[FindingRow]) -> None:
         """Do what findings ask a person to do."""
@@ -215,17 +197,12 @@ class Load:
         adapter.delete(kind, remote_id, deadline=Deadline.after(5))
         self.done[f"deleted {kind} at the site"] += 1
 
-    def _try(self, what: str, work: Callable[[Session, datetime], None]) -> None:
+    def _try(self, what: str, method: str, path: str, body: Any = None) -> None:
         try:
-            self.federation.write(work)
+            self.client.ask(method, path, body)
             self.done[what] += 1
-        except LeewayError as error:
-            if isinstance(error, SetupError):
-                raise
-            self._count(error, what)
-
-    def _count(self, error: LeewayError, what: str) -> None:
-        self.done[f"{what}: {error.code}"] += 1
+        except Refused as refused:
+            self.done[f"{what}: {refused.code}"] += 1
 
     def change_price(self, now: datetime) -> Price:
         """A site's prices from now on."""

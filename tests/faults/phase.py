@@ -26,6 +26,7 @@ from broker.embedded_watch import kept_running
 from broker.errors import SetupError
 from broker.models.federation import Site
 from tests.faults import disasters
+from tests.faults.client import Client
 from tests.faults.clouds import SITES, Clouds, Logs, clouds
 from tests.faults.counting import Fault, count
 from tests.faults.federation import LISTING, Federation, federation
@@ -34,8 +35,9 @@ from tests.faults.oracle import Blind, Sight, charges
 from tests.faults.processes import Herd
 from tests.faults.rows import Rows, read_rows, story
 from tests.faults.run import Crew, Run, Tally
+from tests.faults.sabotage import SABOTAGE
 
-_START_SECONDS = 60.0
+_START_SECONDS = 120.0
 # So long nothing may have happened at any cloud: a sweep, a listing, and what they lead to.
 _QUIET_SECONDS = 1 + 2 * LISTING + 1
 _OBSERVE_SECONDS = 6.0
@@ -112,7 +114,8 @@ def _started(wanted: Wanted, outcome: Outcome, *, keep: Path | None) -> Iterator
         chance = random.Random(wanted.seed)  # noqa: S311 - choices that can be repeated
         crew = Crew(herd, chance, outcome.tally, notes=outcome.notes)
         own = random.Random(chance.random())  # noqa: S311 - as above
-        load = Load(found, own, sites=tuple(made.specs), is_placing=False)
+        sites = tuple({site for name in wanted.sabotage for site in SABOTAGE[name].sites}) or tuple(made.specs)
+        load = Load(found, Client(found.services.settings, own), own, sites=sorted(sites), is_placing=False)
         yield Run(found, crew, load), []
         crew.end_all()
 

@@ -3,6 +3,7 @@
 Every commit and every remote call is a point by construction, whoever writes it:
 
     launching._open_attempt:before-commit    a transaction's commit, by the function that opened it
+    API POST /orders:after-commit            or by the request that it belongs to
     make:server:before, :after, :error       a call of the adapter, by its kind of part where it names one
     POST compute/servers:unsent              after the last look at the deadline, before the first byte
     POST compute/servers:sent                the site has the request, nobody has read its answer
@@ -30,6 +31,7 @@ from typing import Any
 import urllib3.connection
 from sqlalchemy import event
 from sqlalchemy.orm import Session
+from starlette.requests import Request
 
 from adapters import registry, wire
 from broker.ports import CloudAdapter, Endings, Powers, Shelves
@@ -120,12 +122,19 @@ def _kind(session: Session) -> str:
 
 
 def _committer() -> str:
-    """The function of ours that the transaction belongs to. Context managers stand for whoever uses them."""
+    """What the transaction belongs to: a function of ours, or a request to the API.
+
+    Context managers stand for whoever uses them.
+    """
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:
         module = frame.f_globals.get("__name__", "")
-        if module.startswith(_OURS) and not frame.f_code.co_flags & inspect.CO_GENERATOR:
-            return f"{module.rpartition('.')[2]}.{frame.f_code.co_name}"
+        if module.startswith(_OURS):
+            request = frame.f_locals.get("request")
+            if isinstance(request, Request):
+                return f"API {request.method} {request.scope['route'].path}"
+            if not frame.f_code.co_flags & inspect.CO_GENERATOR:
+                return f"{module.rpartition('.')[2]}.{frame.f_code.co_name}"
         frame = frame.f_back
     return "elsewhere"
 

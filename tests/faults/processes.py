@@ -116,13 +116,17 @@ def _changes(alive: set[int]) -> Iterator[Message]:
 
 
 def _work(order: Message, reports: socket.socket) -> None:
-    """A worker as `leeway worker` runs it, with its points watched."""
+    """A process as `leeway serve` or `leeway worker` runs it, with its points watched."""
     uuid_utils.reseed_rng()  # forked processes would else make the same ids
     arms = {name: Arm(nth, Deed(deed)) for name, (nth, deed) in order["arms"].items()}
     sabotage(order["sabotage"])
     watch(Points(arms, set(order["known"]), lambda message: _tell(reports, message)))
+    settings = load_settings(**order["settings"])
     try:
-        server.worker(load_settings(**order["settings"]))
+        if order["serves"]:
+            server.serve(settings, ready=lambda url: _tell(reports, {"ready": url, "pid": os.getpid()}))
+        else:
+            server.worker(settings)
     except SetupError as error:  # PostgreSQL is away: a supervisor starts another, and so does the run
         print(f"worker {os.getpid()}: {error}", file=sys.stderr)
 
@@ -136,12 +140,17 @@ def _tell(reports: socket.socket, message: Message) -> None:
 
 @dataclass(slots=True)
 class Worker:
-    """One worker as the parent knows it. `hit`: the point at which its deed was done."""
+    """One worker as the parent knows it.
+
+    `serves`: it answers the API too, at `url` once it listens. `hit`: the point at which its deed was done.
+    """
 
     number: int
     arms: Mapping[str, Arm]
     ordered_at: float
+    serves: bool = False
     pid: int | None = None
+    url: str | None = None
     hit: str | None = None
     frozen_at: float | None = None
 
@@ -176,13 +185,14 @@ class Herd:
         inbox.setblocking(False)
         return cls(pid, ours, inbox)
 
-    def fork(self, arms: Mapping[str, Arm]) -> Worker:
+    def fork(self, arms: Mapping[str, Arm], *, serves: bool) -> Worker:
         """Ask for one more worker."""
         self.count += 1
-        worker = Worker(self.count, arms, time.monotonic())
+        worker = Worker(self.count, arms, time.monotonic(), serves)
         self.workers[worker.number] = worker
         order = {
             "number": worker.number,
+            "serves": serves,
             "arms": {name: (arm.nth, arm.deed) for name, arm in arms.items()},
             "known": sorted(self.known),
             "settings": self.settings,
@@ -221,9 +231,18 @@ class Herd:
                         yield "seen", None, message
                     continue
                 worker = self._by_pid(message["pid"])
+                if "ready" in message:
+                    if worker is not None:
+                        worker.url = message["ready"]
+                    continue
                 if worker is not None:
                     worker.hit = message["hit"]
                 yield "hit", worker, message
+
+    @property
+    def urls(self) -> list[str]:
+        """Where the API is answered now."""
+        return [worker.url for worker in self.workers.values() if worker.url is not None and worker.hit is None]
 
     def _by_pid(self, pid: int) -> Worker | None:
         return next((worker for worker in self.workers.values() if worker.pid == pid), None)

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from sqlalchemy.exc import DBAPIError
 
 from broker.errors import SetupError
+from tests.faults.client import Away
 from tests.faults.disasters import freeze_blind
 from tests.faults.federation import Federation
 from tests.faults.load import Load
@@ -102,7 +103,9 @@ class Crew:
         for wanted, deed in ((self.steady, None), (self.armed, Deed.KILL), (self.freezing, Deed.FREEZE)):
             alike = [worker for worker in there if _deed(worker) is deed]
             for _ in range(wanted - len(alike)):
-                self.herd.fork({} if deed is None else self._arms(deed))
+                # Those that live answer the API; of the others every second one does.
+                serves = deed is None or self.random.random() < 0.5
+                self.herd.fork({} if deed is None else self._arms(deed), serves=serves)
 
     def _arms(self, deed: Deed) -> dict[str, Arm]:
         """The points where this was done least, in random order among equals."""
@@ -157,6 +160,7 @@ class Run:
                 if not loading.is_alive():
                     raise RuntimeError("the load broke; its traceback is above")
                 self.crew.step()
+                self.load.client.urls = self.crew.herd.urls
                 time.sleep(0.02)
             return True
         finally:
@@ -172,6 +176,6 @@ class Run:
         while not stop.wait(0.05):
             self.load.step()
             if self.heeds and time.monotonic() > heed_at:
-                with contextlib.suppress(DBAPIError, SetupError):
+                with contextlib.suppress(DBAPIError, SetupError, Away):
                     self.load.heed(self._findings())
                 heed_at = time.monotonic() + _HEED_SECONDS

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -78,18 +79,27 @@ def _never_finish() -> None:
     reconcile.finish_lease = lambda tools, mine: finish(tools, mine) if mine.lease_id.int % 2 else None
 
 
-SABOTAGE: dict[str, tuple[str, Callable[[], None]]] = {
-    "forget-strays": ("extra", _forget_strays),
-    "leave-parts": ("unowned", _leave_parts),
-    "new-names": ("two_active", _new_names),
-    "post-more": ("double_charges", _post_more),
-    "post-less": ("missing_charges", _post_less),
-    "keep-holds": ("stuck_holds", _keep_holds),
-    "never-finish": ("stuck_orders", _never_finish),
+@dataclass(frozen=True, slots=True)
+class Breakage:
+    """What it breaks, in what number the run must say so, and at which sites alone it orders (none: at all)."""
+
+    count: str
+    apply: Callable[[], None]
+    sites: tuple[str, ...] = ()
+
+
+SABOTAGE: dict[str, Breakage] = {
+    "forget-strays": Breakage("extra", _forget_strays, ("bare", "named", "token")),
+    "leave-parts": Breakage("unowned", _leave_parts),
+    "new-names": Breakage("two_active", _new_names, ("named", "token")),
+    "post-more": Breakage("double_charges", _post_more),
+    "post-less": Breakage("missing_charges", _post_less),
+    "keep-holds": Breakage("stuck_holds", _keep_holds),
+    "never-finish": Breakage("stuck_orders", _never_finish),
 }
 
 
 def sabotage(names: Sequence[str]) -> None:
     """Break the product in this process, for good."""
     for name in names:
-        SABOTAGE[name][1]()
+        SABOTAGE[name].apply()
