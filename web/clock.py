@@ -18,6 +18,7 @@ from uuid import UUID
 
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
+from procrastinate.exceptions import ConnectorException
 from sqlalchemy import and_, delete, exists, func, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import OperationalError
@@ -221,9 +222,10 @@ class Clock:
         try:
             with self._services.sessions.begin() as session:
                 tick(session, self._services)
-        except (OperationalError, SetupError) as error:
-            # The database is busy, or away (which connecting says as SetupError): the next tick does all of it.
-            detail = error.detail if isinstance(error, SetupError) else str(error.orig)
+        except (OperationalError, ConnectorException, SetupError) as error:
+            # The database is busy, or away (which connecting says as SetupError, and the queue in its own way): the
+            # next tick does all of it.
+            detail = error.detail if isinstance(error, SetupError) else str(error.__cause__ or error)
             log.warning("clock tick failed", extra={"tick": name, "detail": detail})
 
     @property

@@ -8,17 +8,23 @@ Leeway only observes until `leeway resume` (`broker.restored`).
 from __future__ import annotations
 
 import secrets
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID, uuid4
 
 from sqlalchemy import func, select
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 from broker.errors import SetupError
 from broker.models.federation import Installation
 from broker.restored import LogPosition, begin_observing, first_imprint, log_position, look
 from web.private import write_once
+
+_LOCK_NOT_AVAILABLE = "55P03"
+# A process that froze here holds the lock until PostgreSQL ends its transaction, after 10 s.
+_PATIENCE_SECONDS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +50,22 @@ class Marks:
             The installation's id, as the database has it.
 
         Raises:
-            SetupError: a file cannot be read or written, or holds no id.
+            SetupError: a file cannot be read or written or holds no id, or another process stays at this very place.
         """
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            try:
+                return self._establish(sessions)
+            except OperationalError as error:
+                if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
+                    raise
+                if time.monotonic() > deadline:
+                    raise SetupError(
+                        f"another process of Leeway has been in the midst of its start for {_PATIENCE_SECONDS} seconds",
+                        hint="Stop it, and start again.",
+                    ) from error
+
+    def _establish(self, sessions: sessionmaker[Session]) -> UUID:
         with sessions.begin() as session:
             # Two first starts at once: the second waits, and finds the row.
             session.execute(select(func.pg_advisory_xact_lock(func.hashtext("installation"))))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -105,6 +107,24 @@ def test_a_database_of_another_installation_is_only_observed(
         assert (folder / "installation").read_text() == f"{made.tools.installation}\n"
     with started(database, folder) as found:
         assert standing(found.sessions).observing_since is None
+
+
+def test_a_start_waits_for_one_that_froze_in_the_midst_of_its_own(made: Services, database: Database) -> None:
+    """Longer than a lock is waited for (3 s): PostgreSQL ends the frozen one's transaction after 10 s."""
+
+    def freeze() -> None:
+        with made.sessions.begin() as session:
+            session.execute(select(func.pg_advisory_xact_lock(func.hashtext("installation"))))
+            held.set()
+            time.sleep(4)
+
+    held = threading.Event()
+    frozen = threading.Thread(target=freeze)
+    frozen.start()
+    held.wait()
+    with started(database, made.settings.data_dir) as found:
+        assert standing(found.sessions).observing_since is None
+    frozen.join()
 
 
 def test_a_new_data_directory_learns_the_id(made: Services, database: Database, tmp_path: Path) -> None:
