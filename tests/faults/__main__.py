@@ -7,6 +7,7 @@ import logging
 import random
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from tests.faults import state
@@ -43,16 +44,17 @@ def main() -> int:
     kills = wanted.kills if wanted.kills is not None else 2000 if wanted.long else 60
     freezes = wanted.freezes if wanted.freezes is not None else 300 if wanted.long else 12
     while not _is_enough(total, kills, freezes) and (wanted.long or not total.phases):
-        left = kills - total.tally.kills.total(), freezes - total.tally.freezes.total()
-        more = {"with_disasters": False, "sabotage": [wanted.sabotage], "drain_seconds": 45} if wanted.sabotage else {}
+        left = max(0, kills - total.tally.kills.total()), max(0, freezes - total.tally.freezes.total())
         todo = Wanted(
             seed=seed + total.phases,
             kills=min(left[0], _KILLS) if wanted.long else left[0],
             freezes=min(left[1], _FREEZES) if wanted.long else left[1],
             seconds=wanted.minutes * 60,
-            **more,
         )
-        outcome = phase(todo, total.tally, total.seen, keep=wanted.keep)
+        if wanted.sabotage:
+            todo = replace(todo, with_disasters=False, drain_seconds=45, sabotage=[wanted.sabotage])
+        keep = None if wanted.keep is None else wanted.keep / f"phase-{total.phases + 1}"
+        outcome = phase(todo, total.tally, total.seen, keep=keep)
         total.add(outcome)
         if outcome.faults or outcome.acted:
             print("\n".join(details(outcome)), flush=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from accounting import holds, settle
 from adapters.openstack import fenced, launching
@@ -21,62 +21,79 @@ from broker.remote import PartKind
 from broker.tools import Timing
 
 
-def _forget_strays() -> None:
-    """Nobody looks for what no row knows of, and nobody waits until it shows."""
-    inventory.record_strays = lambda *_, **__: set()  # type: ignore[assignment] # a breakage
-    _look_nowhere()
+def _replace(owner: object, name: str, by: Callable[..., Any]) -> Callable[..., Any]:
+    """Put `by` in the place of a function; returns the former one."""
+    former: Callable[..., Any] = getattr(owner, name)
+    setattr(owner, name, by)
+    return former
 
 
 def _look_nowhere() -> None:
     """What was made is not searched for, and no time is given to it to show."""
-    fenced.FencedOpenStack.find = lambda *_, **__: ()  # type: ignore[method-assign] # a breakage
-    Timing.settle_of = lambda *_: timedelta(0)  # type: ignore[method-assign] # a breakage
+    _replace(fenced.FencedOpenStack, "find", lambda *_, **__: ())
+    _replace(Timing, "settle_of", lambda *_: timedelta(0))
+
+
+def _forget_strays() -> None:
+    """Nobody looks for what no row knows of."""
+    _replace(inventory, "record_strays", lambda *_, **__: set())
+    _look_nowhere()
 
 
 def _new_names() -> None:
     """No fence: every request has a name and a token of its own."""
     numbers = itertools.count()
-    name = launching.server_name
 
-    def other_name(wanted: str, tags: Any) -> str:
-        return f"{next(numbers)}x-{name(wanted, tags)}"
+    def name(wanted: str, tags: Any) -> str:
+        return f"{next(numbers)}x-{former(wanted, tags)}"
 
-    launching.server_name = other_name
-    fenced.client_token = lambda _lease: uuid4()
+    former = _replace(launching, "server_name", name)
+
+    def token(_lease: UUID) -> UUID:
+        return uuid4()
+
+    _replace(fenced, "client_token", token)
     _look_nowhere()
 
 
 def _leave_parts() -> None:
     """Parts beside the machine are taken for gone without being deleted."""
-    delete = removing._delete
 
-    def lazy(run: Any, kind: PartKind, remote_id: str, **more: Any) -> bool:
-        return kind is not PartKind.SERVER or delete(run, kind, remote_id, **more)
+    def delete(run: Any, kind: PartKind, remote_id: str, **more: Any) -> Any:
+        return kind is not PartKind.SERVER or former(run, kind, remote_id, **more)
 
-    removing._delete = lazy
-    inventory.record_strays = lambda *_, **__: set()  # type: ignore[assignment] # a breakage
+    former = _replace(removing, "_delete", delete)
+    _replace(inventory, "record_strays", lambda *_, **__: set())
 
 
 def _post_more() -> None:
     """Every state costs the full price."""
-    RateCard.share = lambda *_: Decimal(1)  # type: ignore[method-assign] # a breakage
+    _replace(RateCard, "share", lambda *_: Decimal(1))
 
 
 def _post_less() -> None:
     """Every third segment is not charged."""
-    post, numbers = settle.post_charge, itertools.count()
-    settle.post_charge = lambda *a, **k: True if next(numbers) % 3 == 0 else post(*a, **k)  # type: ignore[assignment] # a breakage
+    numbers = itertools.count()
+
+    def post(*arguments: Any, **keywords: Any) -> Any:
+        return next(numbers) % 3 == 0 or former(*arguments, **keywords)
+
+    former = _replace(settle, "post_charge", post)
 
 
 def _keep_holds() -> None:
     """What is left of a hold is not given back."""
-    holds.GrantLedger.release = lambda *_, **__: None  # type: ignore[method-assign] # a breakage
+    _replace(holds.GrantLedger, "release", lambda *_, **__: None)
 
 
 def _never_finish() -> None:
     """Every second lease never ends."""
-    finish: Callable[..., None] = orders.finish_lease
-    reconcile.finish_lease = lambda tools, mine: finish(tools, mine) if mine.lease_id.int % 2 else None
+
+    def finish(tools: Any, mine: Any) -> None:
+        if mine.lease_id.int % 2:
+            orders.finish_lease(tools, mine)
+
+    _replace(reconcile, "finish_lease", finish)
 
 
 @dataclass(frozen=True, slots=True)
