@@ -7,6 +7,7 @@ In both directions: what fits is never refused, what does not fit never wins. On
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from decimal import Decimal
 
 import pytest
@@ -295,18 +296,37 @@ class Overcommit(RuleBasedStateMachine):
                 assert counted.taken[name, resource] <= limit
 
 
-def test_what_fits_wins_and_nothing_else_does(
-    postgres: PostgresForTests, database: Database, sessions: sessionmaker[Session]
-) -> None:
+@pytest.fixture
+def stage(postgres: PostgresForTests, database: Database, sessions: sessionmaker[Session]) -> Iterator[Stage]:
+    """Two clouds."""
+    with superuser(postgres, database) as admin, opened(sessions, admin) as made:
+        Overcommit.stage = made
+        yield made
+
+
+@pytest.mark.usefixtures("stage")
+def test_what_fits_wins_and_nothing_else_does() -> None:
     chosen = settings(
         max_examples=EXAMPLES or SHORT,
         stateful_step_count=STEPS,
         derandomize=not EXAMPLES,
         database=None,
-        phases=[Phase.generate],
+        phases=[Phase.generate],  # to find the shortest way to a failure would take minutes
         deadline=None,
         suppress_health_check=list(HealthCheck),
     )
-    with superuser(postgres, database) as admin, opened(sessions, admin) as stage:
-        Overcommit.stage = stage
-        run_state_machine_as_test(Overcommit, settings=chosen)
+    run_state_machine_as_test(Overcommit, settings=chosen)
+
+
+@pytest.mark.usefixtures("stage")
+def test_a_machine_that_fails_makes_room_for_its_successor_at_a_full_site() -> None:
+    play = Overcommit()
+    play.change_prices(site="borealis", small=Decimal("0.24"), large=Decimal("0.24"), holds=4)
+    for members in (4, 1):  # as many machines as aurora takes
+        play.quote(cores=2, count=members, ticks=2, limit=Decimal(3), rank=1)
+    play.work(which=4, fault=FaultKind.NO_CAPACITY, times=1)
+
+    play.agrees()
+    _, machine = play.live[-1]
+    assert (machine.kind.name, machine.state) == ("a1.medium", "running")
+    play.teardown()
