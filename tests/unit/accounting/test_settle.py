@@ -6,18 +6,19 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
+from sqlalchemy.exc import DBAPIError
 
 from accounting.models.charges import Charge, ChargeState
-from accounting.models.grants import Grant
-from accounting.models.ledger import Posting
+from accounting.models.grants import Grant, MoneyHold
+from accounting.models.ledger import Balance, Posting
 from accounting.proof import prove
 from accounting.settle import Settlement, settle
 from broker.errors import InvalidInput, NotFound
 from broker.models.audit import Event
 from broker.models.leases import Desired, Lease, LeaseState, Outcome
 from broker.models.workloads import Order, OrderState
-from broker.remote import PartKind
+from broker.remote import Fence, PartKind
 from broker.values import Period, new_id
 from tests.unit.accounting.world import BILLS, HOUR, LEDGER, T0, YEAR, World, eur
 
@@ -480,3 +481,44 @@ def test_unknown_leases_and_naive_times(world: World, lease: Lease) -> None:
         settle(world.session, new_id(), now=T0)
     with pytest.raises(InvalidInput, match="now"):
         settle(world.session, lease.id, now=datetime(2026, 12, 1))  # noqa: DTZ001 - the point
+
+
+def test_one_open_attempt_keeps_the_money_of_the_whole_order(world: World, grant: Grant) -> None:
+    """Cancelled while a launch is unknown, at a site where nothing would stop a second machine."""
+    order = world.order("10")
+    done, doubtful = world.lease(order), world.lease(order, member=2)
+    world.see(done, at(1), RUNNING)
+    world.see(done, at(2), GONE)
+    attempt = world.attempt(doubtful, Outcome.UNKNOWN, fence=Fence.NONE)
+    order.state, doubtful.desired = OrderState.STOPPING, Desired.GONE
+    assert run(world, done).is_settled
+    for _ in range(2):
+        assert run(world, doubtful) == Settlement(charged=0, is_settled=False, order_is_over=False)
+    assert (world.of_grant(grant), order.state) == ((Decimal("0.06"), Decimal("9.94")), OrderState.STOPPING)
+    # It had made a machine, which is deleted now; it was ours, and is over. Nobody saw it run.
+    attempt.outcome = Outcome.DISCARD
+    doubtful.gone_at = at(3)
+    assert not run(world, doubtful).is_settled
+    assert world.of_grant(grant)[1] == Decimal("9.94")
+    attempt.outcome = Outcome.GONE
+    assert run(world, doubtful) == Settlement(charged=0, is_settled=True, order_is_over=True)
+    assert world.of_grant(grant) == (Decimal("0.06"), 0)
+
+
+def test_a_settle_that_fails_changes_nothing(world: World, grant: Grant, lease: Lease) -> None:
+    world.see(lease, at(1), RUNNING)
+    world.see(lease, at(2), GONE)
+    held = world.of_grant(grant)
+    # A balance that does not have what the hold says it has: our own fault, and not to be booked over.
+    world.session.execute(update(MoneyHold).values(remaining=Decimal("0.01")))
+    world.session.execute(update(Balance).where(Balance.ceiling.is_not(None)).values(held=Decimal("0.001")))
+
+    def try_it() -> None:
+        with world.session.begin_nested():
+            world.session.connection()  # sets the savepoint
+            run(world, lease)
+
+    with pytest.raises(DBAPIError, match="held_not_negative"):
+        try_it()
+    assert (world.entries(), world.segments(lease), world.charges(lease)) == (0, [], [])
+    assert held[0] == world.of_grant(grant)[0]

@@ -225,14 +225,14 @@ class World:
         self.session.flush()
         return part
 
-    def attempt(self, lease: Lease, outcome: Outcome, *, number: int = 1) -> LaunchAttempt:
+    def attempt(self, lease: Lease, outcome: Outcome, *, number: int = 1, fence: Fence = Fence.PART) -> LaunchAttempt:
         """A try at making the server."""
         part = self.session.scalars(select(Part).filter_by(lease_id=lease.id, kind=PartKind.SERVER)).one()
         attempt = LaunchAttempt(
             lease_id=lease.id,
             part_id=part.id,
             number=number,
-            fence=Fence.PART,
+            fence=fence,
             started_at=T0,
             give_up_at=T0 + HOUR,
             outcome=outcome,
