@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -23,6 +24,7 @@ from sqlalchemy import delete, exists, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from broker.adoption import Left, adopt
 from broker.catalogue import record_catalogue
 from broker.errors import Fenced, LeewayError, SiteDenied
 from broker.models.federation import Site
@@ -39,6 +41,7 @@ from broker.values import new_id
 
 UNKNOWN_MACHINE = "unknown_machine"
 OURS_UNKNOWN = "ours_unknown"
+_NOT_OURS = "Leave it to its owner; if it has none, delete it at the site."
 # Leases and things written in one transaction.
 CHUNK = 200
 # How long listings are remembered.
@@ -185,8 +188,10 @@ def _record(tools: Tools, turn: Turn, seen: Seen, *, settle: timedelta) -> None:
     for some in _chunks(ours):
         with _writing(tools, turn) as session:
             _wake(session, tools, record_strays(session, turn.site_id, some, lost=lost, started_at=turn.started_at))
-    with _writing(tools, turn) as session:
-        _record_findings(session, turn, listing, lost)
+    writing = partial(_writing, tools, turn)
+    left = adopt(tools, listing, lost, site_id=turn.site_id, seen_at=turn.started_at, writing=writing)
+    with writing() as session:
+        _record_findings(session, turn, listing, left)
         _finish(session, turn, listing, tools.pace)
 
 
@@ -334,38 +339,27 @@ def _record_presence(
     return woken
 
 
-def _record_findings(session: Session, turn: Turn, listing: Listing, lost: Sequence[RemotePart]) -> None:
+def _record_findings(session: Session, turn: Turn, listing: Listing, left: Sequence[Left]) -> None:
     """A finding for each thing that needs a person; machines that no Leeway made are never touched."""
-    _find(
-        session,
-        turn,
-        OURS_UNKNOWN,
-        lost,
-        text="{kind} {name} carries this installation's tags, but no lease is known for it",
-        hint="Was the database restored? Otherwise delete it at the site.",
-    )
-    _find(
-        session,
-        turn,
-        UNKNOWN_MACHINE,
-        [machine for machine in listing.machines if machine.tags is None],
-        text="{kind} {name} was not made by Leeway",
-        hint="Leave it to its owner; if it has none, delete it at the site.",
-    )
-
-
-def _find(
-    session: Session, turn: Turn, kind: str, things: Iterable[RemotePart | RemoteMachine], *, text: str, hint: str
-) -> None:
+    ours = "carries this installation's tags, no lease is known for it, and it cannot be taken back"
     concerns = [
-        Concern(
-            kind=kind,
-            key=f"{turn.site_id}:{thing.remote_id}",
-            text=text.format(kind=thing.kind, name=thing.name or thing.remote_id),
-            hint=hint,
-            site_id=turn.site_id,
-        )
-        for thing in things
+        *(_concern(turn, OURS_UNKNOWN, one.thing, f"{ours}: {one.why}", hint=one.hint) for one in left),
+        *(
+            _concern(turn, UNKNOWN_MACHINE, machine, "was not made by Leeway", hint=_NOT_OURS)
+            for machine in listing.machines
+            if machine.tags is None
+        ),
     ]
     raise_findings(session, concerns, now=turn.started_at)
-    resolve_findings(session, kind, site_id=turn.site_id, now=turn.started_at)
+    for kind in (OURS_UNKNOWN, UNKNOWN_MACHINE):
+        resolve_findings(session, kind, site_id=turn.site_id, now=turn.started_at)
+
+
+def _concern(turn: Turn, kind: str, thing: RemotePart, what: str, *, hint: str) -> Concern:
+    return Concern(
+        kind=kind,
+        key=f"{turn.site_id}:{thing.remote_id}",
+        text=f"{thing.kind} {thing.name or thing.remote_id} {what}",
+        hint=hint,
+        site_id=turn.site_id,
+    )

@@ -39,6 +39,8 @@ _RESTORED: Final = (
     "the database is not the one that these rows were written in: it was restored or copied, or another server took "
     "over from the one that wrote them"
 )
+# More claims than one lease can see between a backup and its restore: no worker of that time has such a generation.
+LEAP: Final = 1_000_000
 HINT: Final = "Once every site was listed, run `leeway resume`."
 
 # Functions that PostgreSQL 14 to 18 let every role call; together about 0.05 ms, once per statement.

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
 from uuid import UUID
 
 from sqlalchemy import func, or_, select, update
@@ -21,12 +20,9 @@ from sqlalchemy.orm import Session
 from broker.errors import Conflict, LeewayError
 from broker.models.federation import Installation, Site
 from broker.models.leases import Lease
-from broker.restored import Standing, act_again, look
+from broker.restored import LEAP, Standing, act_again, look
 from broker.sites import site_named
 from broker.tools import Tools
-
-# More claims than one lease can see between a backup and its restore.
-_LEAP: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +121,8 @@ def _act(session: Session, standing: Standing, left_out: Collection[UUID], *, ac
     if found != standing:
         raise Conflict("the database was replaced once more meanwhile", hint="Repeat it.")
     session.execute(update(Site).where(Site.id.in_(left_out)).values(observe_only=True, version=Site.version + 1))
+    # The next listing takes back what no row knows of (`broker.adoption`).
+    session.execute(update(Site).where(Site.is_enabled).values(next_listing_at=func.clock_timestamp()))
     live = or_(Lease.gone_at.is_(None), Lease.next_look_at.is_not(None))
     # Locked in the order of their ids, as everybody does.
     session.scalars(select(Lease.id).where(live).order_by(Lease.id).with_for_update(key_share=True)).all()
@@ -132,7 +130,7 @@ def _act(session: Session, standing: Standing, left_out: Collection[UUID], *, ac
         update(Lease)
         .where(live)
         .values(
-            generation=Lease.generation + _LEAP,
+            generation=Lease.generation + LEAP,
             claim_until=None,
             failures=0,
             next_look_at=func.clock_timestamp(),

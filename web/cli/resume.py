@@ -29,6 +29,7 @@ def command(*, leave: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         print_json(done)
     elif done["leases"]:
-        output.say(f"Leeway acts again. {done['leases']} leases are looked at before anything is made for them.")
+        output.say(f"Leeway acts again. {done['leases']} leases are looked at before anything is made for them;")
+        output.say("machines that were ordered after the backup are taken back by the next listings.")
     else:
         output.say("Leeway acts.")

@@ -1,0 +1,333 @@
+"""The rows of a lease that no row knows any more, rebuilt from what its machine says of itself.
+
+What is known, and from where: project, attempt and end from the tags; when the lease and each part were ordered from
+their ids, which are UUIDv7; size and price from the machine's type, at today's rate card; when it began from the site.
+What is lost stays lost, and the rows say so: the quote is marked `rebuilt` and has expired, the image is `unknown`, a
+workload of three machines comes back as three of one, and an end that was extended is the former one again.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import func, or_, select
+from sqlalchemy.orm import Session
+
+from broker import meters
+from broker.catalogue import rate_card
+from broker.errors import NotFound, PriceUnknown
+from broker.models.catalogue import CatalogueVersion, Offer, RateCardVersion
+from broker.models.federation import Provider, Site
+from broker.models.holds import QuotaHold, QuotaPool
+from broker.models.leases import Desired, LaunchAttempt, Lease, LeaseState, Outcome, Part, lease_state
+from broker.models.people import Project
+from broker.models.workloads import Order, OrderState, Quote, QuoteOffer, WorkloadRow
+from broker.placement import Assumptions, Workload
+from broker.ports import CloudAdapter
+from broker.pricing import RateCard
+from broker.quota import needs
+from broker.quotes import assumptions_document, line_document
+from broker.remote import Fence, MachineSpec, MachineState, PartKind, RemoteMachine, RemotePart, Tags
+from broker.restored import LEAP
+from broker.values import Period, new_id
+from broker.workloads import MAX_DURATION, document, workload_digest
+
+# Stands where a row wants the image, which no site tells of a machine.
+UNKNOWN_IMAGE: Final = "unknown"
+
+_OUR_ENDING: Final = re.compile(r"-?leeway-[0-9a-f]{32}\Z")
+_WORKLOAD_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_UUID7: Final = 7
+_SECOND: Final = timedelta(seconds=1)
+_POWER: Final = {MachineState.STOPPED: Desired.STOPPED, MachineState.SHELVED: Desired.SHELVED}
+
+
+@dataclass(frozen=True, slots=True)
+class Find:
+    """What a listing shows of one lease that no row knows. `seen_at`: its start."""
+
+    site_id: UUID
+    scope: str
+    seen_at: datetime
+    machine: RemoteMachine
+    tags: Tags
+    things: tuple[RemotePart, ...]
+
+    @property
+    def has_address(self) -> bool:
+        """Whether a public address is among the parts."""
+        return any(thing.kind is PartKind.ADDRESS for thing in self.things)
+
+    @property
+    def ordered_at(self) -> datetime:
+        """When the lease was made: its id says so."""
+        return min(_moment_of(self.tags.lease) or self.machine.created_at or self.seen_at, self.seen_at)
+
+    @property
+    def duration(self) -> timedelta:
+        """How long it was to run: the tags hold the end as it was before the machine ran."""
+        return max(self.tags.until - self.ordered_at, _SECOND)
+
+    @property
+    def desired(self) -> Desired:
+        """As it is: whoever powered it off meant to. What is being deleted, or never came up, is to go."""
+        state = self.machine.state
+        if state is MachineState.DELETING or (state is MachineState.ERROR and self.machine.launched_at is None):
+            return Desired.GONE
+        return _POWER.get(state, Desired.RUNNING)
+
+
+@dataclass(frozen=True, slots=True)
+class Ware:
+    """What the machine is sold as: its offer, and what runs for it by the rate card in force."""
+
+    offer: Offer
+    card: RateCard
+    meters: tuple[meters.Meter, ...]
+
+
+# --- what it is --------------------------------------------------------------------------------------------------
+
+
+def ware_of(session: Session, find: Find, *, now: datetime) -> Ware:
+    """The newest offer of the machine's type, and what it costs now."""
+    kind = find.machine.instance_type
+    offer = session.scalars(
+        select(Offer)
+        .join(CatalogueVersion, CatalogueVersion.id == Offer.catalogue_version_id)
+        .where(Offer.site_id == find.site_id, Offer.remote_id == kind)
+        .order_by(CatalogueVersion.made_at.desc())
+        .limit(1)
+    ).first()
+    if offer is None:
+        raise NotFound(
+            f"the site sells no machine type {kind!r}",
+            hint="Once the site lists the type, the next listing takes it back.",
+        )
+    version = session.scalars(
+        select(RateCardVersion)
+        .join(Site, Site.provider_id == RateCardVersion.provider_id)
+        .where(
+            Site.id == find.site_id,
+            RateCardVersion.valid_from <= now,
+            or_(RateCardVersion.valid_to.is_(None), RateCardVersion.valid_to > now),
+        )
+    ).one_or_none()
+    if version is None:
+        provider = session.scalars(
+            select(Provider.name).join(Site, Site.provider_id == Provider.id).where(Site.id == find.site_id)
+        ).one()
+        raise PriceUnknown(
+            f"provider {provider} has no rate card in force",
+            hint="Import one (`leeway rate-card import`), and the next listing takes it back.",
+        )
+    card = rate_card(session, version.id, (offer.name, meters.ADDRESS_SKU))
+    return Ware(offer, card, meters.running(card, offer.name, count=1, has_address=find.has_address))
+
+
+def _name(find: Find) -> str:
+    """The person's own, as far as the machine's name has it."""
+    name = _OUR_ENDING.sub("", find.machine.name)
+    return name if _WORKLOAD_NAME.fullmatch(name) else f"adopted-{find.tags.lease.hex[-12:]}"
+
+
+def _moment_of(identifier: UUID) -> datetime | None:
+    """When a UUIDv7 was made; None for another kind."""
+    if identifier.version != _UUID7:
+        return None
+    return datetime.fromtimestamp((identifier.int >> 80) / 1000, tz=UTC)
+
+
+# --- its rows ----------------------------------------------------------------------------------------------------
+
+
+def add_order(session: Session, find: Find, ware: Ware, *, project: Project, assumed: Assumptions) -> Order:
+    """Workload, quote and order. The quote has expired: nothing can be ordered from it."""
+    workload = _workload(find, ware)
+    row = WorkloadRow(
+        project_id=project.id,
+        name=workload.name,
+        document=document(workload),
+        digest=workload_digest(workload),
+        made_at=find.ordered_at,
+    )
+    session.add(row)
+    session.flush()
+    quote = _quote(session, find, ware, workload_id=row.id, assumed=assumed)
+    order = Order(
+        workload_id=row.id,
+        quote_id=quote.id,
+        quote_offer_id=quote.offers[0].id,
+        project_id=project.id,
+        state=_state(find),
+        members=1,
+        duration=find.duration,
+        placed_at=find.ordered_at,
+        reason="it was going when the rows were lost" if find.desired is Desired.GONE else None,
+    )
+    session.add(order)
+    session.flush()
+    return order
+
+
+def _workload(find: Find, ware: Ware) -> Workload:
+    """What its machine shows of it."""
+    whole = -(-find.duration // _SECOND) * _SECOND  # a document has whole seconds
+    return Workload(
+        name=_name(find),
+        project=find.tags.project,
+        image=UNKNOWN_IMAGE,
+        cores=ware.offer.cores,
+        memory_mib=ware.offer.memory_mib,
+        duration=min(whole, MAX_DURATION),
+        public_address=find.has_address,
+    )
+
+
+def _state(find: Find) -> OrderState:
+    if find.desired is Desired.GONE:
+        return OrderState.STOPPING
+    return OrderState.PLACED if find.machine.state is MachineState.BUILDING else OrderState.ACTIVE
+
+
+def _quote(session: Session, find: Find, ware: Ware, *, workload_id: UUID, assumed: Assumptions) -> Quote:
+    """What it costs from its order to its end by today's card; marked, as nobody was ever shown it."""
+    site = session.get_one(Site, find.site_id)
+    card = ware.card
+    period = Period(find.ordered_at, find.ordered_at + find.duration)
+    held = Period(find.ordered_at, find.ordered_at + assumed.held_for(find.duration))
+    picked = QuoteOffer(
+        rank=1,
+        site_id=site.id,
+        offer_id=ware.offer.id,
+        rate_card_version_id=card.version_id,
+        image_remote_id=UNKNOWN_IMAGE,
+        commodity=card.currency.code,
+        total=meters.cost(ware.meters, card, period).stored().value,
+        hold=meters.cost(ware.meters, card, held).stored().value,
+        hourly=meters.hourly(ware.meters, card).stored().value,
+        lines=[line_document(line) for line in meters.cost_lines(ware.meters, card, period)],
+    )
+    verdict = {
+        "site_id": str(site.id),
+        "site": site.name,
+        "rank": 1,
+        "summary": "rebuilt from the machine's tags after a restore; what was quoted and ordered is lost",
+        "offers": 1,
+        "reasons": [],
+    }
+    quote = Quote(
+        workload_id=workload_id,
+        made_at=find.seen_at,
+        expires_at=find.seen_at,
+        catalogue_digest="",
+        facts_digest="",
+        assumptions=assumptions_document(assumed) | {"rebuilt": True},
+        verdicts=[verdict],
+        eliminated={},
+        relaxations=[],
+        offers=[picked],
+    )
+    session.add(quote)
+    session.flush()
+    return quote
+
+
+def add_lease(session: Session, find: Find, ware: Ware, *, order: Order, assumed: Assumptions) -> Lease:
+    """Its generation is one that no worker of the time before can have."""
+    spec = MachineSpec(
+        name=_name(find),
+        instance_type=ware.offer.remote_id,
+        image=UNKNOWN_IMAGE,
+        public_address=find.has_address,
+    )
+    lease = Lease(
+        id=find.tags.lease,
+        order_id=order.id,
+        member=1,
+        site_id=find.site_id,
+        quote_offer_id=order.quote_offer_id,
+        project=find.tags.project,
+        spec=asdict(spec),
+        desired=find.desired,
+        state=LeaseState.PENDING if find.desired is not Desired.GONE else lease_state(find.machine.state),
+        made_at=find.ordered_at,
+        ends_at=find.tags.until,
+        grace=assumed.stop_delay,
+        stop_reason=order.reason,
+        scope=find.scope,
+        must_find=True,
+        generation=LEAP,
+        next_look_at=func.clock_timestamp(),
+    )
+    session.add(lease)
+    session.flush()
+    return lease
+
+
+def add_parts(session: Session, adapter: CloudAdapter, find: Find, lease: Lease) -> None:
+    """One of each kind, with the attempt that its tags name; a second one the next listing finds to be a leftover."""
+    has_key = any(thing.kind is PartKind.KEY_PAIR for thing in find.things)
+    machine = MachineSpec(**lease.spec | {"ssh_key": "lost"}) if has_key else MachineSpec(**lease.spec)
+    plan = {spec.kind: spec for spec in adapter.plan(machine)}
+    chosen = {thing.kind: thing for thing in reversed(find.things)} | {PartKind.SERVER: find.machine}
+    for position, kind in enumerate(kind for kind in PartKind if kind in chosen):
+        thing, spec = chosen[kind], plan.get(kind)
+        assert thing.tags is not None, "it was grouped by them"
+        made_at = min(_moment_of(thing.tags.attempt) or find.ordered_at, find.seen_at)
+        part = Part(
+            lease_id=lease.id,
+            kind=kind,
+            position=position,
+            fence=Fence.NONE if spec is None else spec.fence,
+            is_harmless=kind is not PartKind.SERVER if spec is None else spec.is_harmless,
+            remote_id=thing.remote_id,
+            made_at=made_at,
+        )
+        session.add(part)
+        session.flush()
+        is_free = session.get(LaunchAttempt, thing.tags.attempt) is None
+        session.add(
+            LaunchAttempt(
+                id=thing.tags.attempt if is_free else new_id(),
+                lease_id=lease.id,
+                part_id=part.id,
+                number=1,
+                fence=part.fence,
+                started_at=made_at,
+                give_up_at=made_at,
+                remote_id=thing.remote_id,
+                outcome=Outcome.CREATED,
+                resolved_at=find.seen_at,
+            )
+        )
+    session.flush()
+
+
+def add_quota(session: Session, find: Find, ware: Ware) -> None:
+    """The site counts it already, so nothing need be free."""
+    wanted = needs(ware.offer, _workload(find, ware))
+    pools = session.scalars(
+        select(QuotaPool)
+        .where(QuotaPool.site_id == find.site_id, QuotaPool.resource.in_(list(wanted)))
+        .order_by(QuotaPool.id)
+    )
+    session.add_all(
+        QuotaHold(pool_id=pool.id, lease_id=find.tags.lease, amount=wanted[pool.resource], counted_at=find.seen_at)
+        for pool in pools
+    )
+
+
+def set_times(find: Find, order: Order, lease: Lease, *, now: datetime) -> None:
+    """When it began and ends; after `see`. A machine that is off has run too; what is over is stopped from now on."""
+    launched_at = find.machine.launched_at
+    if lease.started_at is None and launched_at is not None:
+        lease.started_at = min(max(launched_at, lease.made_at), find.seen_at)
+        lease.ends_at = lease.started_at + order.duration
+    if lease.ends_at < now and lease.desired is not Desired.GONE:
+        order.duration += now - lease.ends_at
+        lease.ends_at = now
