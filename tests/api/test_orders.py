@@ -80,7 +80,7 @@ def test_an_old_quote_is_refused(federation: Federation) -> None:
 
 def test_neither_money_nor_quota_is_promised_twice(federation: Federation) -> None:
     client = federation.client
-    dear = federation.quote(resources={"cores": 8, "memory": "32 GiB"}, duration="366 days")
+    dear = federation.quote(resources={"cores": 8, "memory": "32 GiB"}, duration="366 days", count=4)
     refused = client.post(f"{API}/orders", json={"quote_id": dear["id"]})
     assert (refused.status_code, refused.json()["code"]) == (409, "grant_exhausted")
     assert refused.json()["free"] == "100"

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import partial
 
 import pytest
 from sqlalchemy import select
+from sqlalchemy.orm import Session, sessionmaker
 
 from accounting.models.grants import Grant
 from accounting.proof import prove
@@ -17,6 +23,7 @@ from broker.extensions import EXTENDED, HOLD_REFUSED, Funding, due_to_roll, exte
 from broker.models.audit import Event
 from broker.models.leases import Desired, Lease, LeaseState
 from broker.models.workloads import Order, OrderState
+from broker.orders import stop_order
 from broker.remote import PartKind
 from broker.values import Period, new_id
 from tests.unit.accounting.world import HOUR, LEDGER, T0, YEAR, World, eur
@@ -295,3 +302,38 @@ class TestRolling:
         settle(world.session, long.lease.id, now=T0 + 6 * DAY)
         assert (world.of_grant(long.grant), world.of_grant(following)) == ((used, 0), (24 * PRICE, 0))
         assert world.overdraft == 0
+
+
+def test_extending_rolling_settling_and_ordering_do_not_wait_in_a_circle(sessions: sessionmaker[Session]) -> None:
+    with sessions.begin() as session:
+        world = World(session)
+        world.card()
+        grants = [world.grant("20"), world.grant("20")]
+        orders = [world.order("1", until=T0 + 4 * DAY) for _ in range(4)]
+        leases = [world.lease(order) for order in orders]
+        for order, lease in zip(orders, leases, strict=True):
+            order.held_until = T0 + 2 * DAY
+            world.see(lease, at(0), RUNNING)
+            world.see(lease, at(10), STOPPED)
+    funding, gate = Funding(LEDGER, NotedJobs(), 3 * DAY), threading.Semaphore(6)
+
+    def run(what: Callable[[Session], object]) -> None:
+        with gate, contextlib.suppress(GrantExhausted), sessions.begin() as session:
+            what(session)
+
+    works: list[Callable[[Session], object]] = []
+    for number, (order, lease) in enumerate(zip(orders, leases, strict=True)):
+        for until in (5, 6, 5 + number):
+            end = T0 + until * DAY
+            works.append(partial(extend_order, order_id=order.id, until=end, funding=funding, actor="eva", now=at(11)))
+        works.append(partial(roll_hold, order_id=order.id, funding=funding, now=at(40)))
+        works.append(partial(settle, lease_id=lease.id, now=at(12)))
+        works.append(partial(stop_order, order_id=order.id, jobs=funding.jobs, actor="eva", reason="enough"))
+    with ThreadPoolExecutor(16) as pool:
+        for done in [pool.submit(run, work) for work in works]:
+            with contextlib.suppress(Conflict, InvalidInput):  # stopped, or extended further, before
+                done.result(timeout=60)
+    with sessions() as session:
+        world.session = session
+        assert prove(session) == []
+        assert sum(world.of_grant(grant)[0] for grant in grants) == 4 * 10 * PRICE
