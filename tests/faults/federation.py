@@ -30,7 +30,7 @@ CALL = 0.8
 CLAIM = 1.0
 STOP_DELAY = 3.0
 WINDOW = 20.0
-LISTING = 2.0
+LISTING = 3.0
 # Of a machine, per hour: a hundredth of a euro per second, so that a lifetime of seconds has a legible price.
 HOURLY = Decimal(36)
 ADDRESS_HOURLY = Decimal("3.6")
@@ -54,7 +54,7 @@ def times() -> dict[str, Any]:
         "listing_timeout": timedelta(seconds=2),
         "stop_delay": timedelta(seconds=STOP_DELAY),
         "hold_window": timedelta(seconds=WINDOW),
-        "workers": 4,
+        "workers": 8,
         "port": 0,
         "log_level": "INFO",
     }

@@ -24,9 +24,10 @@ from tests.faults.federation import Price
 from tests.faults.rows import ChargeRow, LeaseRow, Rows
 from tests.faults.truth import Machine, Thing, addresses, machines
 
-# A look at a healthy lease comes within claim + sweep + the longest backoff + a call, and a listing comes every two
-# seconds. On a machine that other things keep busy each of them takes several times as long.
-LATE = timedelta(seconds=10)
+# A look at a healthy lease comes within claim + sweep + the longest backoff + a call, which is less than four seconds,
+# and a listing comes every three. On a machine that other things keep busy each of them takes several times as long,
+# and sites that answer late take turns.
+LATE = timedelta(seconds=15)
 # Shorter stretches than this are the rounding of the site's own times to seconds.
 _GRAIN = timedelta(seconds=1)
 _ROUNDING = Decimal("2e-9")

@@ -165,7 +165,7 @@ def _kill(run: Run, wanted: Wanted, blinds: list[Blind]) -> None:
 def _befall(run: Run, event: str, blinds: list[Blind]) -> None:
     if not event:
         return
-    run.crew.notes.append(f"{time.time():.3f} disaster: {event}")
+    run.crew.notes.append(f"{datetime.now(UTC):%H:%M:%S.%f} disaster: {event}")
     if event == "queue":
         with suppress(DBAPIError):  # somebody holds it: next time
             disasters.truncate_queue(run.federation)
@@ -254,6 +254,7 @@ def _count(run: Run, outcome: Outcome, blinds: Sequence[Blind]) -> None:
     for finding in rows.findings:
         outcome.findings[finding.kind] = outcome.findings.get(finding.kind, 0) + 1
     outcome.stories = _stories(run, rows, logs, outcome.faults)
+    outcome.stories += [f"blind {blind.start:%H:%M:%S.%f}-{blind.end:%H:%M:%S.%f} {blind.subject}" for blind in blinds]
 
 
 def _stories(run: Run, rows: Rows, logs: Logs, faults: Sequence[Fault]) -> list[str]:

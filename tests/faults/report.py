@@ -65,3 +65,4 @@ def details(outcome: Outcome) -> Iterable[str]:
         yield f"open findings: {outcome.findings}"
     yield from (f"acted while observing: {text}" for text in outcome.acted[:20])
     yield from outcome.stories
+    yield from (note for note in outcome.notes if "disaster" in note)

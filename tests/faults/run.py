@@ -70,11 +70,13 @@ class Crew:
                 self.tally.of(Deed(message["deed"]))[message["hit"]] += 1
                 if worker is not None:
                     self._hits[worker.number] = (datetime.now(UTC), message["hit"], message["subject"])
-                self.notes.append(f"{time.time():.3f} {message['deed']} at {message['hit']} of {message['subject']}")
+                self.notes.append(
+                    f"{datetime.now(UTC):%H:%M:%S.%f} {message['deed']} at {message['hit']} of {message['subject']}"
+                )
             elif kind == "stopped" and worker is not None:
                 self._until[worker.number] = now + self.random.choice(self.freeze_seconds)
             elif kind == "dead" and worker is not None and message["signal"] != signal.SIGKILL:
-                self.notes.append(f"{time.time():.3f} worker {worker.pid} ended: {message}")
+                self.notes.append(f"{datetime.now(UTC):%H:%M:%S.%f} worker {worker.pid} ended: {message}")
         for worker in list(self.herd.workers.values()):
             self._tend(worker, now)
         self._recruit()
