@@ -54,9 +54,10 @@ living_imprint: Final[ColumnElement[str]] = literal_column(
     f"{_PLACE} || '/' || CAST(installations.xmin AS text)", String
 )
 _IS_LIVING: Final = func.coalesce(Installation.imprint == living_imprint, False)
-_POSITION: Final = text(
-    "SELECT CAST((SELECT system_identifier FROM pg_control_system()) AS text),"
-    " CAST(pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0') AS bigint)"
+# Cluster and position; the latter NULL on a standby.
+POSITION: Final = (
+    "SELECT CAST((SELECT system_identifier FROM pg_control_system()) AS text), CASE WHEN NOT pg_is_in_recovery()"
+    " THEN CAST(pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0') AS bigint) END"
 )
 
 
@@ -141,9 +142,9 @@ def refuse_while_observing(session: Session) -> None:
 
 
 def log_position(session: Session) -> LogPosition:
-    """Where the write-ahead log is now. Not for a standby, on which PostgreSQL refuses to say."""
-    cluster, position = session.execute(_POSITION).one()
-    return LogPosition(cluster, position)
+    """Where the write-ahead log is now, of the primary that everything else needs, too."""
+    cluster, position = session.execute(text(POSITION)).one()
+    return LogPosition(cluster, position or 0)
 
 
 def _row() -> Select[Installation]:

@@ -27,7 +27,7 @@ from broker.sites import Doors
 from broker.tools import Pace, Timing, Tools
 from policies.place import CheapestPlacer
 from web.identity.vault import SealedVault, load_key
-from web.installation import Marks
+from web.installation import Marks, watch
 from web.mail import make_mailer
 from web.queue import QueuedJobs, make_app
 from web.settings import Settings
@@ -84,13 +84,14 @@ def services(settings: Settings, found: Database) -> Iterator[Services]:
     require_current(found.application_url)
     bind = engine(found.application_url, pool_size=settings.workers + 12)
     try:
-        yield _services(settings, make_sessions(bind), make_app(found.application_url))
+        marks = Marks(settings.data_dir)
+        watch(bind, marks)
+        yield _services(settings, marks, make_sessions(bind), make_app(found.application_url))
     finally:
         bind.dispose()
 
 
-def _services(settings: Settings, sessions: sessionmaker[Session], queue: App) -> Services:
-    marks = Marks(settings.data_dir)
+def _services(settings: Settings, marks: Marks, sessions: sessionmaker[Session], queue: App) -> Services:
     installation = marks.establish(sessions)
     key = settings.secret_key
     vault = SealedVault(load_key(key.get_secret_value() if key else None, settings.data_dir / "key"))
