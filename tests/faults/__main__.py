@@ -52,7 +52,7 @@ def main() -> int:
             seconds=wanted.minutes * 60,
         )
         if wanted.sabotage:
-            todo = replace(todo, with_disasters=False, drain_seconds=45, sabotage=[wanted.sabotage])
+            todo = replace(todo, with_disasters=False, drain_seconds=80, sabotage=[wanted.sabotage])
         keep = None if wanted.keep is None else wanted.keep / f"phase-{total.phases + 1}"
         outcome = phase(todo, total.tally, total.seen, keep=keep)
         total.add(outcome)
