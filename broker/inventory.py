@@ -26,6 +26,7 @@ from sqlalchemy.orm import Session
 
 from broker.adoption import Left, adopt
 from broker.catalogue import record_catalogue
+from broker.endings import correct_ends
 from broker.errors import Fenced, LeewayError, SiteDenied
 from broker.models.federation import Site
 from broker.models.holds import QuotaHold, QuotaPool
@@ -86,6 +87,7 @@ def observe(tools: Tools, turn: Turn) -> bool:
         seen = _visit(adapter, turn, tools.pace)
         _record(tools, turn, seen, settle=tools.timing.settle_of(adapter))
         trouble = None
+        correct_ends(tools, turn.site_id, adapter)
     except Fenced as fenced:
         trouble = None
         log.info("listing taken over", extra={"site": str(turn.site_id), "detail": fenced.detail})

@@ -6,13 +6,15 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
+from accounting.models.charges import Charge
 from adapters.sandbox.faults import FaultKind
 from adapters.sandbox.profiles import aurora, borealis
 from broker import launching
@@ -345,3 +347,38 @@ def test_a_lease_that_kills_its_workers_is_told(world: World) -> None:
     world.until_running(lease_id)
     assert world.work(lease_id).lease.failures == 0
     assert "lease_stuck" not in findings(world)
+
+
+def test_an_estimated_end_is_corrected_once_the_site_has_said_it(world: World) -> None:
+    order, lease_id = ordered(world)
+    site_id = world.until_running(lease_id).lease.site_id
+    time.sleep(0.3)
+    seen_at = world.view(lease_id).lease.seen_at
+    world.cloud.faults.add("429", service="compute", method="GET", path=r"/servers/[0-9a-f-]+$", skip=1, times=2)
+    world.cloud.faults.add("429", service="compute", method="GET", path=r"/servers/detail")
+    stop(world, order)
+    world.work(lease_id)
+    time.sleep(1.1)  # Nova names ends to the second
+    world.until_gone(lease_id)
+    world.settle(lease_id)
+    assert last_sight(world, lease_id).is_estimated
+    short = charged(world, lease_id)
+    assert seen_at is not None
+    assert world.view(lease_id).lease.settled_at is not None
+    world.cloud.faults.clear()
+    world.observe(site_id)
+    end = last_sight(world, lease_id)
+    assert not end.is_estimated
+    assert world.view(lease_id).lease.settled_at is None
+    world.settle(lease_id)
+    assert world.view(lease_id).lease.settled_at is not None
+    assert charged(world, lease_id) != short
+    world.observe(site_id)  # once is enough
+    assert last_sight(world, lease_id).id == end.id
+
+
+def charged(world: World, lease_id: UUID) -> Decimal:
+    with world.sessions() as session:
+        return session.scalars(
+            select(func.sum(Charge.billed_cost)).where(Charge.lease_id == lease_id)
+        ).one() or Decimal(0)
