@@ -181,6 +181,11 @@ class Clouds:
             for fault in spec.troubles:
                 self.add_fault(name, fault)
 
+    def lose(self, names: Sequence[str], share: float) -> None:
+        """From now on lose so many answers to launches at these sites."""
+        for name in names if share else ():
+            self.add_fault(name, {"kind": "answer_lost", "chance": share, **_SERVERS})
+
     def _ask(self, method: str, name: str, path: str, body: Any = None) -> Any:
         url = f"http://127.0.0.1:{self._ports[name]}/_control/{path}"
         with self._lock:

@@ -85,7 +85,7 @@ def phase(wanted: Wanted, tally: Tally, seen: set[str], *, keep: Path | None = N
     began = time.monotonic()
     outcome = Outcome(Tally(tally.kills.copy(), tally.freezes.copy()), seen=seen)
     with _started(wanted, outcome, keep=keep) as (run, blinds):
-        _rehearse(run)
+        _rehearse(run, wanted)
         outcome.laps["rehearsed"] = time.monotonic() - began
         _kill(run, wanted, blinds)
         outcome.laps["killed"] = time.monotonic() - began
@@ -133,12 +133,14 @@ def _folder(keep: Path | None) -> Iterator[Path]:
 # --- the parts ---------------------------------------------------------------------------------------------------
 
 
-def _rehearse(run: Run) -> None:
+def _rehearse(run: Run, wanted: Wanted) -> None:
     """Unharmed workers list every site and make a few orders: now most points are known."""
     run.crew.armed = run.crew.freezing = 0
     if not run.until(run.federation.listed, seconds=_START_SECONDS):
         raise RuntimeError("the sites were not listed; see workers.log")
     run.federation.clouds.trouble()
+    for name in wanted.sabotage:
+        run.federation.clouds.lose(SABOTAGE[name].sites, SABOTAGE[name].lost)
     run.load.is_placing = True
     run.until(lambda: run.load.done["order"] >= run.load.alive, seconds=_START_SECONDS)
 

@@ -72,11 +72,10 @@ def _post_more() -> None:
 
 
 def _post_less() -> None:
-    """Every third segment is not charged."""
-    numbers = itertools.count()
+    """Every third lease is not charged."""
 
-    def post(*arguments: Any, **keywords: Any) -> Any:
-        return next(numbers) % 3 == 0 or former(*arguments, **keywords)
+    def post(prices: Any, history: Any, *rest: Any, **more: Any) -> Any:
+        return history.lease.id.int % 3 == 0 or former(prices, history, *rest, **more)
 
     former = _replace(settle, "post_charge", post)
 
@@ -98,17 +97,21 @@ def _never_finish() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Breakage:
-    """What it breaks, in what number the run must say so, and at which sites alone it orders (none: at all)."""
+    """What it breaks, and in what number the run must say so.
+
+    `sites`: where alone is ordered (none: everywhere); `lost`: the share of launches whose answer is lost there.
+    """
 
     count: str
     apply: Callable[[], None]
     sites: tuple[str, ...] = ()
+    lost: float = 0.0
 
 
 SABOTAGE: dict[str, Breakage] = {
-    "forget-strays": Breakage("extra", _forget_strays, ("bare", "named", "token")),
+    "forget-strays": Breakage("extra", _forget_strays, ("bare", "named"), lost=0.3),
     "leave-parts": Breakage("unowned", _leave_parts),
-    "new-names": Breakage("two_active", _new_names, ("named", "token")),
+    "new-names": Breakage("two_active", _new_names, ("named", "token"), lost=0.3),
     "post-more": Breakage("double_charges", _post_more),
     "post-less": Breakage("missing_charges", _post_less),
     "keep-holds": Breakage("stuck_holds", _keep_holds),
