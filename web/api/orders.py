@@ -13,7 +13,7 @@ from broker.extensions import extend_order
 from broker.orders import Choice, place_order
 from web.api.schemas import Strict
 from web.api.workloads import Workload, in_detail
-from web.endpoint import ACTOR, ServicesOf, Transaction
+from web.endpoint import ACTOR, ServicesOf
 
 router = APIRouter(prefix="/orders", tags=["orders"])
 
@@ -40,29 +40,30 @@ class Extension(Strict):
 @router.post("", status_code=201, operation_id="place_order")
 def post_order(
     wanted: OrderWanted,
-    session: Transaction,
     services: ServicesOf,
     idempotency_key: Annotated[
         str | None, Header(min_length=1, max_length=200, description="Sent again with the same key: the same order.")
     ] = None,
 ) -> Workload:
     """Place an order: money and quota are set aside and a worker is woken, or nothing happens."""
-    order = place_order(
-        session,
-        Choice(wanted.quote_id, wanted.rank, idempotency_key),
-        ledger=services.ledger,
-        jobs=services.jobs,
-        actor=ACTOR,
-        now=database_now(session),
-    )
-    session.flush()
-    return in_detail(session, order.id)
+    with services.sessions.begin() as session:
+        order = place_order(
+            session,
+            Choice(wanted.quote_id, wanted.rank, idempotency_key),
+            ledger=services.ledger,
+            jobs=services.jobs,
+            actor=ACTOR,
+            now=database_now(session),
+        )
+    with services.sessions() as session:  # quota and grant are free for the next order while the answer is put together
+        return in_detail(session, order.id)
 
 
 @router.post("/{order_id}/extend", operation_id="extend_order")
-def post_extension(order_id: UUID, wanted: Extension, session: Transaction, services: ServicesOf) -> Workload:
+def post_extension(order_id: UUID, wanted: Extension, services: ServicesOf) -> Workload:
     """Give an order a later end: the money is set aside at today's prices, or nothing happens. Twice is once."""
-    now = database_now(session)
-    extend_order(session, order_id, wanted.until, services.funding, actor=ACTOR, now=now)
-    session.flush()
-    return in_detail(session, order_id)
+    with services.sessions.begin() as session:
+        now = database_now(session)
+        extend_order(session, order_id, wanted.until, services.funding, actor=ACTOR, now=now)
+    with services.sessions() as session:
+        return in_detail(session, order_id)
