@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import func, select
@@ -88,15 +88,14 @@ def _require_lost(session: Session, lease_id: UUID) -> None:
 
 def _find(things: Sequence[RemotePart], *, site_id: UUID, scope: str, seen_at: datetime) -> Find:
     """Of several machines the one that runs is taken; the others are then leftovers of its lease."""
-    machines = [thing for thing in things if isinstance(thing, RemoteMachine)]
+    machines = [(thing, thing.tags) for thing in things if isinstance(thing, RemoteMachine) and thing.tags is not None]
     if not machines:
         raise Conflict("it belongs to no machine", hint="Nothing runs on it: delete it at the site.")
-    last = datetime.max.replace(tzinfo=UTC)
-    machine = min(
-        machines, key=lambda one: (one.state is not MachineState.RUNNING, one.created_at or last, one.remote_id)
+    # Attempts' ids are in the order of the requests.
+    machine, tags = min(
+        machines, key=lambda one: (one[0].state is not MachineState.RUNNING, one[1].attempt, one[0].remote_id)
     )
-    assert machine.tags is not None, "it was grouped by them"
-    return Find(site_id, scope, seen_at, machine, machine.tags, tuple(things))
+    return Find(site_id, scope, seen_at, machine, tags, tuple(things))
 
 
 def _take_back(session: Session, tools: Tools, adapter: CloudAdapter, find: Find) -> None:

@@ -22,6 +22,7 @@ from broker.models.workloads import Order, WorkloadRow
 from broker.orders import GOING_ON, RECONCILE, ROW, live_leases
 from broker.ports import Jobs, Ledger
 from broker.reckoning import Rates, run_of, runs_of, whole_hold
+from broker.restored import refuse_while_observing
 from broker.timeline import Concern, close_finding, raise_finding, tell_order
 from broker.values import Period, utc
 from broker.workloads import MAX_DURATION
@@ -56,10 +57,11 @@ def extend_order(
 
     Raises:
         NotFound: no such order.
-        Conflict: it is over or ending, and nothing of it can be kept.
+        Conflict: it is over or ending, and nothing of it can be kept; or Leeway only observes.
         InvalidInput: `until` is not later, or too late.
         GrantExhausted, RateMissing, PriceUnknown: the money cannot be set aside; nothing has changed.
     """
+    refuse_while_observing(session)
     end = utc(until, field="until")
     order, leases = _lock(session, order_id, funding.ledger)
     kept = _kept(leases)

@@ -18,6 +18,8 @@ from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
 from broker.errors import Conflict, LeewayError
+from broker.inventory import OURS_UNKNOWN
+from broker.models.audit import Finding
 from broker.models.federation import Installation, Site
 from broker.models.leases import Lease
 from broker.restored import LEAP, Standing, act_again, look
@@ -121,7 +123,9 @@ def _act(session: Session, standing: Standing, left_out: Collection[UUID], *, ac
     if found != standing:
         raise Conflict("the database was replaced once more meanwhile", hint="Repeat it.")
     session.execute(update(Site).where(Site.id.in_(left_out)).values(observe_only=True, version=Site.version + 1))
-    # The next listing takes back what no row knows of (`broker.adoption`).
+    # The next listing takes back what no row knows of (`broker.adoption`), and tells anew of what it cannot.
+    waiting = update(Finding).where(Finding.kind == OURS_UNKNOWN, Finding.resolved_at.is_(None))
+    session.execute(waiting.values(resolved_at=func.clock_timestamp()))
     session.execute(update(Site).where(Site.is_enabled).values(next_listing_at=func.clock_timestamp()))
     live = or_(Lease.gone_at.is_(None), Lease.next_look_at.is_not(None))
     # Locked in the order of their ids, as everybody does.

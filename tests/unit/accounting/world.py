@@ -17,12 +17,13 @@ from accounting.models.grants import Grant, MoneyHold
 from accounting.models.ledger import Account, Balance, Entry
 from broker.models.audit import Finding
 from broker.models.catalogue import CatalogueVersion, Offer, RateCardPrice, RateCardVersion
-from broker.models.federation import Institution, Provider, Site
+from broker.models.federation import Installation, Institution, Provider, Site
 from broker.models.holds import QuotaHold, QuotaPool
 from broker.models.leases import Desired, LaunchAttempt, Lease, LeaseState, Observation, Outcome, Part
 from broker.models.people import Project
 from broker.models.workloads import Order, OrderState, Quote, QuoteOffer, WorkloadRow
 from broker.remote import Fence, PartKind
+from broker.restored import first_imprint
 from broker.values import Amount, Period, new_id
 
 T0 = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
@@ -44,6 +45,10 @@ class World:
         """Names are new each time, so that many worlds fit in one database."""
         self.session = session
         self.tag = new_id().hex[-12:]
+        if session.get(Installation, True) is None:  # without it nothing may be changed
+            session.add(Installation(only_one=True, installation_id=new_id(), made_at=T0))
+            session.flush()
+            first_imprint(session)
         institution = Institution(name=f"uni-{self.tag}", title="A university")
         self.provider = Provider(name=f"cloud-{self.tag}", title="A cloud")
         session.add_all((institution, self.provider))

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from broker.claims import claim, set_fenced
 from broker.errors import Conflict, Fenced
+from broker.extensions import Funding, extend_order
 from broker.models.audit import Event, Finding
 from broker.models.federation import Installation
 from broker.models.leases import Desired, Lease, LeaseState
@@ -149,6 +150,9 @@ def test_orders_are_refused_and_stopping_is_noted(world: World) -> None:
     assert "leeway resume" in str(refused.value.hint)
     with world.sessions.begin() as session, pytest.raises(Conflict, match="only observes"):
         set_power(session, order.id, Desired.STOPPED, jobs=world.jobs, actor="tests")
+    funding = Funding(world.tools.ledger, world.jobs, timedelta(days=7))
+    with world.sessions.begin() as session, pytest.raises(Conflict, match="only observes"):
+        extend_order(session, order.id, world.now() + timedelta(days=1), funding, actor="tests", now=world.now())
     with world.sessions.begin() as session:
         stop_order(session, order.id, jobs=world.jobs, actor="tests", reason="enough")
     assert world.view(lease_id).lease.desired is Desired.GONE
