@@ -24,7 +24,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="repeats the choices of a run, as far as time allows")
     parser.add_argument("--kills", type=int, help="at least so many in all (60; with --long 2000)")
     parser.add_argument("--freezes", type=int, help="at least so many in all (12; with --long 300)")
-    parser.add_argument("--minutes", type=float, default=4, help="longest time for the kills of one phase (4)")
+    parser.add_argument("--minutes", type=float, default=4, help="longest time for the kills of a phase (4)")
     parser.add_argument("--long", action="store_true", help="phase after phase, until there were enough")
     parser.add_argument("--resume", type=Path, metavar="FILE", help="where the state is kept, and taken up again")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="leave logs and database there")
