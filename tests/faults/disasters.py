@@ -15,7 +15,7 @@ from sqlalchemy import NullPool
 from sqlalchemy.exc import DBAPIError
 
 from broker.database import libpq_url, single_use_engine
-from broker.embedded import APPLICATION_ROLE, DATABASE, OWNER_ROLE, SUPERUSER
+from broker.embedded import APPLICATION_ROLE, DATABASE, OWNER_ROLE, SUPERUSER, EmbeddedServer
 from broker.embedded_files import binaries, read_postmaster
 from broker.errors import Conflict, SetupError
 from broker.resuming import resume
@@ -32,6 +32,17 @@ def truncate_queue(federation: Federation) -> None:
     assert federation.database.migration_url is not None
     with single_use_engine(federation.database.migration_url, application_name="crash run").begin() as connection:
         connection.exec_driver_sql("TRUNCATE procrastinate_jobs CASCADE")
+
+
+def make_roomy(server: EmbeddedServer) -> None:
+    """Room for the connections of all the workers that die and are born at one time. Restarts the server."""
+    superuser = sa.create_engine(
+        server.url(SUPERUSER, database="postgres"), poolclass=NullPool, isolation_level="AUTOCOMMIT"
+    )
+    with superuser.connect() as connection:
+        connection.exec_driver_sql("ALTER SYSTEM SET max_connections = 400")
+    server.stop()
+    server.start()
 
 
 def kill_postgres(federation: Federation) -> datetime:

@@ -106,8 +106,7 @@ def _started(wanted: Wanted, outcome: Outcome, *, keep: Path | None) -> Iterator
         _folder(keep) as folder,
         clouds(SITES, log=folder / "clouds.log") as made,
         Herd.start(log=folder / "workers.log") as herd,
-        EmbeddedServer(folder / "postgres") as server,
-        kept_running(server),
+        _postgres(folder) as server,
         federation(server, folder, made) as found,
     ):
         herd.known, herd.sabotage, herd.settings = outcome.seen, wanted.sabotage, found.settings
@@ -118,6 +117,15 @@ def _started(wanted: Wanted, outcome: Outcome, *, keep: Path | None) -> Iterator
         load = Load(found, Client(found.services.settings, own), own, sites=sorted(sites), is_placing=False)
         yield Run(found, crew, load), []
         crew.end_all()
+
+
+@contextmanager
+def _postgres(folder: Path) -> Iterator[EmbeddedServer]:
+    """As the product has it: durable, and started again when it ended."""
+    with EmbeddedServer(folder / "postgres") as server:
+        disasters.make_roomy(server)
+        with kept_running(server):
+            yield server
 
 
 @contextmanager

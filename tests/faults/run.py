@@ -31,6 +31,8 @@ _OLD_SECONDS = 6.0
 _PATIENCE_SECONDS = 15.0
 # Points at which nothing is launched, stopped, charged or extended: they come after the others.
 _ASIDE = ("check", "clock.", "images", "installation.", "offers", "plan", "POST auth", "quotas", "scope", "sites.")
+# With those that stand still or are about to end: the machine is small.
+_MOST_WORKERS = 12
 # How often a person looks at the findings.
 _HEED_SECONDS = 3.0
 
@@ -106,7 +108,7 @@ class Crew:
         there = [worker for worker in self.herd.workers.values() if worker.number not in self._retired]
         for wanted, deed in ((self.steady, None), (self.armed, Deed.KILL), (self.freezing, Deed.FREEZE)):
             alike = [worker for worker in there if _deed(worker) is deed]
-            for _ in range(wanted - len(alike)):
+            for _ in range(min(wanted - len(alike), _MOST_WORKERS - len(self.herd.workers))):
                 # Those that live answer the API; of the others every second one does.
                 serves = deed is None or self.random.random() < 0.5
                 self.herd.fork({} if deed is None else self._arms(deed), serves=serves)
