@@ -170,6 +170,13 @@ def _keep(tools: Tools, site_id: UUID, found: Sequence[Diagnosis], *, asked_at: 
         )
 
 
+def listing_is_due() -> ColumnElement[bool]:
+    """For WHERE clauses: the site is to be listed now, and nobody is at it."""
+    now = func.clock_timestamp()
+    free = or_(Site.listing_claim_until.is_(None), Site.listing_claim_until < now)
+    return and_(Site.is_enabled, Site.next_listing_at <= now, free)
+
+
 def wants_check() -> ColumnElement[bool]:
     """A check was asked for, and none that began since has answered."""
     return and_(

@@ -19,7 +19,7 @@ from uuid import UUID
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
 from procrastinate.exceptions import ConnectorException
-from sqlalchemy import and_, delete, exists, func, or_, select
+from sqlalchemy import delete, exists, func, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
@@ -36,7 +36,7 @@ from broker.models.leases import Lease, Observation
 from broker.orders import RECONCILE
 from broker.reminders import remind
 from broker.restored import look
-from broker.sites import CHECK, OBSERVE, wants_check
+from broker.sites import CHECK, OBSERVE, listing_is_due, wants_check
 from broker.unreachable import tell_unreachable
 from broker.values import Period, month_starts
 from web.compose import Services
@@ -59,7 +59,7 @@ def sweep(session: Session, services: Services, now: datetime) -> None:
     In the order of their ids, as everybody wakes them: two who wake the same wait for each other, and do not deadlock.
     While Leeway only observes (`broker.restored`), no lease is claimed, so none is woken.
     """
-    _wake_sites(session, services, now)
+    _wake_sites(session, services)
     standing = look(session)
     if standing is None or standing.observing_since is not None:
         return
@@ -68,10 +68,8 @@ def sweep(session: Session, services: Services, now: datetime) -> None:
     _wake(session, services, RECONCILE, session.scalars(due).all())
 
 
-def _wake_sites(session: Session, services: Services, now: datetime) -> None:
-    free = or_(Site.listing_claim_until.is_(None), Site.listing_claim_until < now)
-    due = and_(Site.next_listing_at <= now, Site.is_enabled, free)
-    _wake(session, services, OBSERVE, session.scalars(select(Site.id).where(due)).all())
+def _wake_sites(session: Session, services: Services) -> None:
+    _wake(session, services, OBSERVE, session.scalars(select(Site.id).where(listing_is_due())).all())
     _wake(session, services, CHECK, session.scalars(select(Site.id).where(wants_check())).all())
 
 

@@ -26,10 +26,11 @@ from broker.errors import LeewayError
 from broker.extensions import ROLL, roll_hold
 from broker.inventory import observe, take_turn
 from broker.messages import send_due
+from broker.models.federation import Site
 from broker.models.leases import Lease
 from broker.orders import RECONCILE
 from broker.reconcile import reconcile
-from broker.sites import CHECK, OBSERVE, check_site
+from broker.sites import CHECK, OBSERVE, check_site, listing_is_due
 from broker.threads import DaemonThreads
 from web.bulkheads import Bulkheads, Kind
 from web.compose import Services
@@ -43,6 +44,8 @@ MAIL = "mail"
 
 # A worker that lost the database tries again after this; the rows wait.
 _RECONNECT_SECONDS = 2
+# So many sites without a place, and a listing leaves the others to the next sweep.
+_MISSES = 3
 # The share of a conversation's time after which a site counts as slow.
 _SLOW = 0.5
 
@@ -104,8 +107,20 @@ def pass_in_place(services: Services, places: Bulkheads, lease_id: UUID) -> None
 
 
 def listing_in_place(services: Services, places: Bulkheads, site_id: UUID) -> None:
-    """List a site, or leave it due: the sweep comes back to it."""
-    _in_place(places, site_id, Kind.LISTING, lambda: observe_site(services, site_id))
+    """List a site, or leave it due; then those that have waited longest, which found no place when they were woken."""
+    tried: set[UUID] = set()
+    misses = 0
+    following: UUID | None = site_id
+    while following is not None and misses < _MISSES:
+        tried.add(following)
+        misses += not _in_place(places, following, Kind.LISTING, partial(observe_site, services, following))
+        following = _longest_due(services, tried)
+
+
+def _longest_due(services: Services, tried: set[UUID]) -> UUID | None:
+    with services.sessions() as session:
+        waiting = select(Site.id).where(listing_is_due(), Site.id.not_in(tried)).order_by(Site.next_listing_at)
+        return session.scalars(waiting.limit(1)).one_or_none()
 
 
 def check_in_place(services: Services, places: Bulkheads, site_id: UUID) -> None:

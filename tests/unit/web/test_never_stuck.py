@@ -32,11 +32,12 @@ from broker.orders import RECONCILE
 from broker.sites import CHECK, request_check, wants_check
 from tests.world import QUICK, World, aurora_prices, connect, make_world
 from web import clock as clocks
+from web.bulkheads import Bulkheads
 from web.clock import Clock, Ticking, clean_queue, sweep
 from web.compose import Services, services
 from web.queue import QueuedJobs, queue_state
 from web.settings import load_settings
-from web.worker import Worker, register
+from web.worker import Worker, listing_in_place, register
 
 ROOT = Path(__file__).parents[3]
 CALL_SECONDS = 2
@@ -365,3 +366,28 @@ def test_a_lock_that_a_wake_up_waits_for_does_not_lose_it(made: Services, world:
         time.sleep(4)
         holder.rollback()
         wait_for(lambda: is_running(world, order))
+
+
+def test_one_place_lists_every_site_that_is_due_the_longest_waiting_first(world: World, made: Services) -> None:
+    """A job that finds no place ends; else the same sites, woken first by each sweep, would be listed for ever."""
+    with world.sessions.begin() as session:
+        site = session.scalars(select(Site)).one()
+        due = func.clock_timestamp() - timedelta(hours=1)
+        for number in range(6):
+            twin = Site(
+                name=f"twin-{number}",
+                provider_id=site.provider_id,
+                adapter=site.adapter,
+                endpoint=site.endpoint,
+                region=site.region,
+                next_listing_at=due + timedelta(minutes=number),
+            )
+            session.add(twin)
+            session.flush()
+            made.doors.vault.store(session, twin.id, made.doors.vault.secret(session, site.id))
+        first = session.scalars(select(Site.id).where(Site.name == "twin-5")).one()
+    places = Bulkheads(made.settings.workers, slow_seconds=60)
+    listing_in_place(made, places, first)
+    with world.sessions() as session:
+        listed = list(session.scalars(select(Site.name).where(Site.name != "aurora").order_by(Site.listed_at)))
+    assert listed == ["twin-5", "twin-0", "twin-1", "twin-2", "twin-3", "twin-4"]
