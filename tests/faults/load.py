@@ -56,6 +56,7 @@ class Load:
     alive: int = 12
     sites: Sequence[str] = ()
     is_placing: bool = True
+    is_ending: bool = False
     placed: list[UUID] = field(default_factory=list)
     done: Counter[str] = field(default_factory=Counter)
     heeded: dict[UUID, float] = field(default_factory=dict)
@@ -81,11 +82,17 @@ class Load:
         """Which orders are still going on; what was returned to its person is let go."""
         if time.monotonic() - self._looked_at < 0.5:
             return
+        concerned = Order.id.in_(self._open)
+        if self.is_ending:  # also those that Leeway took back from machines whose orders a restore had forgotten
+            concerned |= Order.state.not_in((*ENDED, OrderState.STOPPING))
         with self.federation.services.sessions() as session:
-            states = dict(session.execute(sa.select(Order.id, Order.state).where(Order.id.in_(self._open))).all())
+            states = dict(session.execute(sa.select(Order.id, Order.state).where(concerned)).all())
         self._looked_at = time.monotonic()
         for order_id in self._open - states.keys():  # a restored database has forgotten it
             self._forget(order_id)
+        for order_id in states.keys() - self._open:
+            self._open.add(order_id)
+            self._later(order_id, 0, Load.stop)
         for order_id, state in states.items():
             if state is OrderState.RETURNED:
                 self.stop(order_id)
@@ -216,7 +223,7 @@ class Load:
 
     def end(self) -> None:
         """Order nothing more, and stop what is still going on."""
-        self.is_placing = False
+        self.is_placing, self.is_ending = False, True
         for order_id in sorted(self._open):
             self._later(order_id, 0, Load.stop)
 
