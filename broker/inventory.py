@@ -12,7 +12,7 @@ listing does.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import delete, exists, func, or_, select, update
+from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -193,7 +193,7 @@ def _record(tools: Tools, turn: Turn, seen: Seen, *, settle: timedelta) -> None:
     writing = partial(_writing, tools, turn)
     left = adopt(tools, listing, lost, site_id=turn.site_id, seen_at=turn.started_at, writing=writing)
     with writing() as session:
-        _record_findings(session, turn, listing, left)
+        _record_findings(session, turn, listing, left, known=frozenset(servers.values()))
         _finish(session, turn, listing, tools.pace)
 
 
@@ -247,19 +247,24 @@ def _refuse_another_scope(session: Session, turn: Turn, listing: Listing) -> Non
         .order_by(SiteListing.started_at.desc())
         .limit(1)
     ).first()
-    if last in (None, listing.scope):
-        return
-    ours = exists().where(
-        Lease.site_id == turn.site_id,
-        Lease.gone_at.is_(None),
-        Part.lease_id == Lease.id,
-        Part.kind == PartKind.SERVER,
-        Part.remote_id.is_not(None),
-        Part.gone_at.is_(None),
+    # Leases of before there were scopes are where the last listing was.
+    scopes = session.scalars(
+        select(func.coalesce(Lease.scope, last))
+        .join(Part, Part.lease_id == Lease.id)
+        .where(
+            Lease.site_id == turn.site_id,
+            Lease.gone_at.is_(None),
+            Part.kind == PartKind.SERVER,
+            Part.remote_id.is_not(None),
+            Part.gone_at.is_(None),
+        )
+        .distinct()
     )
-    if session.scalars(select(ours)).one():
+    others = set(scopes) - {None, listing.scope}
+    if others:
         raise SiteDenied(
-            f"the credential opens another project ({listing.scope}) than the one that our machines are in ({last})",
+            f"the credential opens another project ({listing.scope}) than the one that our machines are in "
+            f"({', '.join(sorted(filter(None, others)))})",
             hint="Give the site a credential of that project until they have ended.",
         )
 
@@ -341,15 +346,20 @@ def _record_presence(
     return woken
 
 
-def _record_findings(session: Session, turn: Turn, listing: Listing, left: Sequence[Left]) -> None:
-    """A finding for each thing that needs a person; machines that no Leeway made are never touched."""
+def _record_findings(
+    session: Session, turn: Turn, listing: Listing, left: Sequence[Left], *, known: Collection[str]
+) -> None:
+    """A finding for each thing that needs a person; machines that no Leeway made are never touched.
+
+    A machine that is `known` is ours, whatever became of its tags.
+    """
     ours = "carries this installation's tags, no lease is known for it, and it cannot be taken back"
     concerns = [
         *(_concern(turn, OURS_UNKNOWN, one.thing, f"{ours}: {one.why}", hint=one.hint) for one in left),
         *(
             _concern(turn, UNKNOWN_MACHINE, machine, "was not made by Leeway", hint=_NOT_OURS)
             for machine in listing.machines
-            if machine.tags is None
+            if machine.tags is None and machine.remote_id not in known
         ),
     ]
     raise_findings(session, concerns, now=turn.started_at)

@@ -14,7 +14,9 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from broker.claims import Claim, claimed_at, wake, writing
 from broker.errors import SiteConflict, SiteDenied, SiteError, SiteRefused, SiteUnknown
+from broker.lease_view import paid_until
 from broker.models.leases import OPEN, Desired, LaunchAttempt, Lease, Outcome, Part
+from broker.models.workloads import Order
 from broker.ports import CloudAdapter
 from broker.remote import Deadline, Fence, MachineSpec, MachineState, PartKind, RemoteMachine, RemotePart, Tags
 from broker.timeline import Concern, close_finding, raise_finding, tell
@@ -22,6 +24,8 @@ from broker.tools import Timing, Tools
 from broker.values import new_id
 
 STUCK_FINDING = "lease_stuck"
+# After this many failures in a row a person is told, until a pass gets through.
+STUCK = 8
 UNKNOWN_FINDING = "launch_unknown"
 # So many requests for one part without a clear answer, and a person is told.
 UNCLEAR = 3
@@ -109,9 +113,16 @@ def find(run: Pass, lease: Lease, part: Part) -> None:
 
 
 def found(run: Pass) -> None:
-    """Every part was searched for; the rest of the pass may make and delete."""
-    with writing(run.sessions, run.mine) as (_, row):
+    """Every part was searched for; the rest of the pass may make and delete.
+
+    An extension may be lost with the rows that the backup lacks: what seems to be over has its whole grace from now on.
+    """
+    with writing(run.sessions, run.mine) as (session, row):
         row.must_find = False
+        order = session.get_one(Order, row.order_id)
+        over_for = claimed_at(row, run.mine) - paid_until(row, order.held_until)
+        if row.grace is not None and over_for > timedelta(0):
+            row.grace += over_for
     run.done.clear()
 
 
@@ -161,8 +172,8 @@ def make(run: Pass, lease: Lease, part: Part) -> None:
         return
     except SiteError as error:
         _close(run, attempt, Outcome.REFUSED, error)
-        if not isinstance(error, SiteRefused):
-            raise  # denied or busy: about us, not about the offer
+        if not isinstance(error, SiteRefused) or lease.started_at is not None:
+            raise  # denied or busy: about us, not about the offer; and what runs is not given up for what it lacks
         return
     _win(run, attempt.id, part, remote_id)
 
@@ -231,6 +242,8 @@ def _close(run: Pass, attempt: LaunchAttempt, outcome: Outcome, error: SiteError
                 resolved_at=None if outcome in OPEN else func.clock_timestamp(),
             )
         )
+        if outcome not in OPEN:  # an answer may come after a person was told that there was none
+            close_finding(session, UNKNOWN_FINDING, str(attempt.id))
 
 
 # --- what an open attempt made -----------------------------------------------------------------------------------
@@ -246,8 +259,8 @@ def resolve(run: Pass, lease: Lease, attempt: LaunchAttempt, part: Part, *, now:
     owners = _adopt(run, lease, part)
     if attempt.id in owners or (owners and not was_found):
         return
-    if attempt.outcome not in OPEN:
-        run.done.add(attempt.id)
+    if attempt.outcome not in OPEN:  # one search says it of all that came to nothing, and they may be many
+        run.done.update(a.id for a in lease.attempts if a.part_id == part.id and a.outcome not in OPEN)
         return
     is_unfenced = part.fence is Fence.NONE and not part.is_harmless
     absent_at = attempt.give_up_at + run.settle * (UNFENCED if is_unfenced else 1)

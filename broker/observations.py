@@ -47,9 +47,10 @@ def see(session: Session, lease: Lease, machine: RemoteMachine, *, seen_at: date
                 since=since,
             )
         )
-        if first_run:
-            # A site's clock may be wrong, and the end is counted from here: not before the lease, not in the future.
-            _start(session, lease, min(max(since or seen_at, lease.made_at), seen_at))
+        if lease.started_at is None and (first_run or machine.launched_at is not None):
+            # What was launched has run, though nobody saw it (or the rows come out of a backup). A site's clock may be
+            # wrong, and the end is counted from here: not before the lease, not in the future.
+            _start(session, lease, min(max(machine.launched_at or seen_at, lease.made_at), seen_at))
         tell(session, lease, "state", _words(machine))
     if lease.desired is not Desired.GONE or machine.state is MachineState.DELETING:
         lease.state = state

@@ -26,6 +26,7 @@ from broker.errors import (
     PriceUnknown,
     QuotaExhausted,
     QuoteExpired,
+    RateMissing,
 )
 from broker.launching import close_stuck
 from broker.models.catalogue import Offer
@@ -342,7 +343,8 @@ def _fail_over(
     # other locks; the order's own row comes after the balances.
     session.execute(select(func.pg_advisory_xact_lock(func.hashtext(f"next offer:{order.id}"))))
     for picked in _approved(session, order, lease, workload):
-        with contextlib.suppress(QuotaExhausted, GrantExhausted, PriceUnknown, Conflict), session.begin_nested():
+        unfit = (QuotaExhausted, GrantExhausted, PriceUnknown, RateMissing, Conflict)
+        with contextlib.suppress(*unfit), session.begin_nested():
             shares = take_quota(session, picked, workload, members=1, instead_of=lease)
             _hold_with(session, order, lease, picked, ledger=tools.ledger)
             return picked, shares

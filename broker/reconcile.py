@@ -57,8 +57,7 @@ log = logging.getLogger(__name__)
 
 # A pass takes at most this many steps, then lets others have their turn; a launch takes fewer than ten.
 STEPS = 30
-# After this many failures in a row a person is told.
-STUCK = 8
+STUCK = launching.STUCK
 # A lease that is over is offered to accounting again this often, until it is settled.
 UNSETTLED = timedelta(minutes=1)
 # A lease at a site that is only observed is offered again this often: it may be brokered again.
@@ -172,8 +171,8 @@ def decide(view: View, done: frozenset[UUID]) -> Step:
 
 def _before_anything_new(view: View, done: frozenset[UUID]) -> Step | None:  # noqa: PLR0911 - line by line
     lease = view.lease
-    if view.observes and lease.settled_at is None:
-        return Wait(OBSERVING)
+    if view.observes:
+        return Wait(OBSERVING if lease.settled_at is None else None)
     if lease.must_find and lease.gone_at is None:
         return _towards_found(lease, done)
     parts = {part.id: part for part in lease.parts}
@@ -183,11 +182,17 @@ def _before_anything_new(view: View, done: frozenset[UUID]) -> Step | None:  # n
     if lease.gone_at is not None:
         return Wait(None if lease.settled_at is not None else UNSETTLED)
     if lease.desired is not Desired.GONE and view.now >= view.deleted_at:
-        return End()
+        unseen = next((part for part in lease.parts if _is_unseen(lease, part) and part.id not in done), None)
+        return End() if unseen is None else Look(unseen, view.power)
     for attempt in lease.attempts:
         if attempt.outcome in OPEN:
             return Wait(None) if attempt.id in done else Resolve(attempt, parts[attempt.part_id])
     return None
+
+
+def _is_unseen(lease: Lease, part: Part) -> bool:
+    """A machine that was made and that nobody saw yet: if it has run, its time is not over as early as it seems."""
+    return part.kind is PartKind.SERVER and part.remote_id is not None and lease.seen_at is None
 
 
 def _towards_found(lease: Lease, done: frozenset[UUID]) -> Step:
@@ -198,19 +203,24 @@ def _towards_found(lease: Lease, done: frozenset[UUID]) -> Step:
 
 
 def _towards_gone(lease: Lease, done: frozenset[UUID]) -> Step:
-    """Parts go in the reverse order of their making, each seen gone before the next.
+    """Parts go in the reverse order of their making; the machine is seen gone before what it was made on.
 
-    Before that, whatever came too late to be found: it may use the parts that are left.
+    A harmless part that is not gone yet holds nothing up, else the machine would run on. Before all that, whatever came
+    too late to be found: it may use the parts that are left.
     """
     for attempt in lease.attempts:
         if attempt.outcome is Outcome.ABSENT and attempt.id not in done:
             return Resolve(attempt, next(part for part in lease.parts if part.id == attempt.part_id))
+    is_left = any(attempt.outcome is Outcome.DISCARD for attempt in lease.attempts)
     for part in reversed(lease.parts):
-        if part.remote_id is not None and part.gone_at is None:
-            return Wait(None) if part.id in done else Remove(part)
-    if any(attempt.outcome is Outcome.DISCARD for attempt in lease.attempts):
-        return Wait(None)
-    return Finish()
+        if part.remote_id is None or part.gone_at is not None:
+            continue
+        if part.id not in done:
+            return Remove(part)
+        if not part.is_harmless:
+            return Wait(None)
+        is_left = True
+    return Wait(None) if is_left else Finish()
 
 
 def _towards_running(view: View, done: frozenset[UUID]) -> Step:
@@ -218,10 +228,11 @@ def _towards_running(view: View, done: frozenset[UUID]) -> Step:
     if not view.lease.parts:
         return Plan()
     for part in view.lease.parts:
-        if part.remote_id is not None:
+        if part.remote_id is not None or part.gone_at is not None:
             continue
         last = view.last_attempt(part)
-        if last is not None and last.outcome is Outcome.REFUSED and last.error_code not in TRY_AGAIN:
+        is_refused = last is not None and last.outcome is Outcome.REFUSED and last.error_code not in TRY_AGAIN
+        if last is not None and is_refused and view.lease.started_at is None:  # what ran may hold work
             return GiveUp(last.error or "the site refused")
         return Wait(None) if part.id in done else Make(part)
     if view.lease.state is LeaseState.RUNNING and view.order is OrderState.PLACED:
@@ -294,17 +305,31 @@ def _steps(run: Pass) -> timedelta | None:
         if isinstance(step, Wait):
             if run.trouble is not None:
                 raise run.trouble
+            if view.observes and view.lease.gone_at is None:
+                _tell_if_over(run, view)
             return _wait(run, view, step)
         _take(run, view, step)
     return timedelta(0)
 
 
+def _tell_if_over(run: Pass, view: View) -> None:
+    """Leeway ends nothing at a site that it only observes: a person is told while something should end there."""
+    lease = view.lease
+    with run.sessions.begin() as session:
+        if lease.desired is not Desired.GONE and view.now < view.deleted_at:
+            launching.close_stuck(session, lease.id)
+            return
+        why = "its time is over, and Leeway only observes its site"
+        hint = "Delete it at the site, or have Leeway act there again: it runs on, and is charged."
+        launching.tell_stuck(session, session.get_one(Lease, lease.id), why, hint=hint, now=view.now)
+
+
 def _wait(run: Pass, view: View, step: Wait) -> timedelta | None:
     """The shortest of what the step and the pass ask for; else the end date, where the lease still runs."""
     asked = [time for time in (step.time, run.look_in) if time is not None]
-    if view.lease.desired is not Desired.GONE:
+    if view.lease.desired is not Desired.GONE and view.now < view.deleted_at:
         following = view.paid_until if view.now < view.paid_until else view.deleted_at
-        asked.append(max(following - view.now, timedelta(0)))
+        asked.append(following - view.now)
     return min(asked, default=None)
 
 

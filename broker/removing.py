@@ -74,7 +74,15 @@ def remove(run: Pass, lease: Lease, part: Part, *, now: datetime) -> None:
         _begin_to_delete(run, part.remote_id, asked_at=now)
     # A machine that was ever seen does show: its 404 needs no settle time.
     made_at = None if is_machine and lease.seen_at is not None else part.made_at
-    if not _delete(run, part.kind, part.remote_id, made_at=made_at):
+    try:
+        is_gone = _delete(run, part.kind, part.remote_id, made_at=made_at)
+    except SiteError as error:
+        if not part.is_harmless:
+            raise
+        run.done.add(part.id)
+        run.trouble = run.trouble or error
+        return
+    if not is_gone:
         with run.sessions() as session:
             asked_at: datetime | None = session.scalars(
                 select(func.max(Event.at)).where(Event.lease_id == lease.id, Event.kind == "stop")

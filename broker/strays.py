@@ -57,7 +57,8 @@ def record_strays(
                 lost.append(thing)
             continue
         found = parts.get((lease.id, thing.kind))
-        if lease.gone_at is None and (lease.id not in planned or (found is not None and found.remote_id is None)):
+        is_wanted = lease.id not in planned or (found is not None and found.remote_id is None and found.gone_at is None)
+        if lease.gone_at is None and is_wanted:
             woken.add(lease.id)
             # An open attempt made it, and reconcile will find it; else a former life of this database did.
             lease.must_find = lease.must_find or found is None or not _was_tried(session, found)
@@ -82,7 +83,10 @@ def _is_leftover(session: Session, part: Part, thing: RemotePart, *, started_at:
 
 
 def _part_for(session: Session, lease: Lease, thing: RemotePart) -> Part:
-    """A row by which a leftover of a lease can be deleted that no row of the lease speaks of."""
+    """A row by which a leftover of a lease can be deleted that no row of the lease speaks of.
+
+    Nobody wants such a part, so from the first it counts as gone: a lease that goes on must not make it.
+    """
     last: int | None = session.scalars(select(func.max(Part.position)).where(Part.lease_id == lease.id)).one()
     is_harmless = thing.kind is not PartKind.SERVER
     part = Part(
@@ -91,6 +95,7 @@ def _part_for(session: Session, lease: Lease, thing: RemotePart) -> Part:
         position=0 if last is None else last + 1,
         fence=Fence.NONE,
         is_harmless=is_harmless,
+        gone_at=lease.made_at,
     )
     session.add(part)
     session.flush()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, select, update
+from sqlalchemy import exists, func, select, update
 from sqlalchemy.orm import Session
 
-from broker.claims import writing
+from broker.claims import claimed_at, writing
 from broker.errors import SiteConflict
-from broker.launching import Pass, close_stuck, tell_stuck
+from broker.launching import STUCK, Pass, close_stuck, tell_stuck
+from broker.lease_view import paid_until
+from broker.models.audit import Event
 from broker.models.leases import Desired, Lease, Part
+from broker.models.workloads import Order
 from broker.observations import last_observations, see, see_gone
 from broker.ports import Powers, Shelves
 from broker.remote import MachineState, RemoteMachine
@@ -74,7 +77,8 @@ def _absent(run: Pass, lease: Lease, server: Part, *, now: datetime) -> None:
 
 def _tell_of_slow_build(session: Session, lease: Lease, machine: RemoteMachine, *, minutes: int, now: datetime) -> None:
     if machine.state is not MachineState.BUILDING:
-        close_stuck(session, lease.id)
+        if lease.failures < STUCK:  # else it was told of those, and only a pass that gets through ends them
+            close_stuck(session, lease.id)
     elif lease.started_at is None:
         why = f"the site took the machine {minutes} minutes ago and is still building it ({machine.raw_status})"
         tell_stuck(session, lease, why, hint="Look at the site, or stop it and take another offer.", now=now)
@@ -105,10 +109,26 @@ def _steer(run: Pass, lease: Lease, server: Part, machine: RemoteMachine, *, pow
         asked = _ask(run, power, machine)
     except SiteConflict:
         asked = True  # it is between two states; look again
-    if asked and power is not lease.desired:
-        with writing(run.sessions, run.mine) as (session, row):
+    if not asked:
+        run.later(server.id, run.timing.last_look)
+        return
+    with writing(run.sessions, run.mine) as (session, row):
+        order = session.get_one(Order, row.order_id)
+        if power is not lease.desired and not _was_told(session, row, since=paid_until(row, order.held_until)):
             tell(session, row, "power", "its time is over: powering it off before it is deleted")
-    run.later(server.id, run.timing.first_look if asked else run.timing.last_look)
+            session.flush()
+        # Whatever asked for this state, or was seen since, is an event: a site may need long, or refuse for long.
+        last: datetime | None = session.scalars(
+            select(func.max(Event.at)).where(Event.workload_id == order.workload_id)
+        ).one()
+        now = claimed_at(row, run.mine)
+        after = now - (last or now)
+    run.look_ever_later(server.id, after=after)
+
+
+def _was_told(session: Session, lease: Lease, *, since: datetime) -> bool:
+    told = exists().where(Event.lease_id == lease.id, Event.kind == "power", Event.at >= since)
+    return session.scalars(select(told)).one()
 
 
 def _ask(run: Pass, desired: Desired, machine: RemoteMachine) -> bool:
