@@ -119,6 +119,7 @@ def found(run: Pass) -> None:
     """
     with writing(run.sessions, run.mine) as (session, row):
         row.must_find = False
+        close_stuck(session, row.id)  # said before the backup, or of this search
         order = session.get_one(Order, row.order_id)
         over_for = claimed_at(row, run.mine) - paid_until(row, order.held_until)
         if row.grace is not None and over_for > timedelta(0):

@@ -54,6 +54,12 @@ class View:
         return deleted_at(self.lease, self.held_until)
 
     @property
+    def is_unpaid(self) -> bool:
+        """Its money is used up before its end; whether more was asked for, and refused, is another question."""
+        lease, until = self.lease, self.held_until
+        return lease.desired is not Desired.GONE and until is not None and until < lease.ends_at and until <= self.now
+
+    @property
     def power(self) -> Desired:
         """What the machine should be now: off, in the grace."""
         return self.lease.desired if self.now < self.paid_until else Desired.SHELVED

@@ -41,16 +41,15 @@ from uuid import UUID
 
 from sqlalchemy import func, select
 
-from broker import launching, removing, watching
-from broker.claims import Claim, claim, release, writing
+from broker import ending, launching, removing, watching
+from broker.claims import Claim, claim, release
 from broker.errors import Fenced, SiteBusy, SiteDenied, SiteError
 from broker.launching import Pass
 from broker.lease_view import View, read
 from broker.models.leases import OPEN, Desired, LaunchAttempt, Lease, LeaseState, Outcome, Part
-from broker.models.workloads import Order, OrderState
+from broker.models.workloads import OrderState
 from broker.orders import activate_order, finish_lease
 from broker.remote import PartKind
-from broker.timeline import tell
 from broker.tools import Tools
 
 log = logging.getLogger(__name__)
@@ -129,6 +128,11 @@ class Finish:
 
 
 @dataclass(frozen=True, slots=True)
+class Fund:
+    """Its money is used up: it is over only if more was refused. Where Leeway was away, nobody has asked for more."""
+
+
+@dataclass(frozen=True, slots=True)
 class End:
     """Its time is over, and so is the grace after it: the machine goes."""
 
@@ -153,9 +157,9 @@ class Wait:
     time: timedelta | None
 
 
-Step = Find | Found | Plan | Discard | Resolve | Make | GiveUp | Remove | Finish | End | Activate | Look | Wait
+Step = Find | Found | Plan | Discard | Resolve | Make | GiveUp | Remove | Finish | Fund | End | Activate | Look | Wait
 # Steps that need no site: they are taken also while it is away.
-OURS = (Found, GiveUp, End, Activate, Finish)
+OURS = (Found, GiveUp, Fund, End, Activate, Finish)
 
 
 def decide(view: View, done: frozenset[UUID]) -> Step:
@@ -181,9 +185,11 @@ def _before_anything_new(view: View, done: frozenset[UUID]) -> Step | None:  # n
             return Discard(attempt, parts[attempt.part_id])
     if lease.gone_at is not None:
         return Wait(None if lease.settled_at is not None else UNSETTLED)
+    if view.is_unpaid and lease.order_id not in done:
+        return Wait(None) if lease.id in done else Fund()
     if lease.desired is not Desired.GONE and view.now >= view.deleted_at:
         unseen = next((part for part in lease.parts if _is_unseen(lease, part) and part.id not in done), None)
-        return End() if unseen is None else Look(unseen, view.power)
+        return End() if unseen is None else Look(unseen, lease.desired)
     for attempt in lease.attempts:
         if attempt.outcome in OPEN:
             return Wait(None) if attempt.id in done else Resolve(attempt, parts[attempt.part_id])
@@ -306,22 +312,10 @@ def _steps(run: Pass) -> timedelta | None:
             if run.trouble is not None:
                 raise run.trouble
             if view.observes and view.lease.gone_at is None:
-                _tell_if_over(run, view)
+                ending.tell_if_over(run, view)
             return _wait(run, view, step)
         _take(run, view, step)
     return timedelta(0)
-
-
-def _tell_if_over(run: Pass, view: View) -> None:
-    """Leeway ends nothing at a site that it only observes: a person is told while something should end there."""
-    lease = view.lease
-    with run.sessions.begin() as session:
-        if lease.desired is not Desired.GONE and view.now < view.deleted_at:
-            launching.close_stuck(session, lease.id)
-            return
-        why = "its time is over, and Leeway only observes its site"
-        hint = "Delete it at the site, or have Leeway act there again: it runs on, and is charged."
-        launching.tell_stuck(session, session.get_one(Lease, lease.id), why, hint=hint, now=view.now)
 
 
 def _wait(run: Pass, view: View, step: Wait) -> timedelta | None:
@@ -352,9 +346,11 @@ def _take(run: Pass, view: View, step: Step) -> None:  # noqa: C901, PLR0912 - a
         case Make(part):
             launching.make(run, lease, part)
         case GiveUp(reason):
-            _want_gone(run, f"the site cannot give it: {reason}", failure=reason)
+            ending.want_gone(run, f"the site cannot give it: {reason}", failure=reason)
+        case Fund():
+            ending.fund(run, lease)
         case End():
-            _end(run)
+            ending.end(run)
         case Remove(part):
             removing.remove(run, lease, part, now=view.now)
         case Activate():
@@ -363,22 +359,3 @@ def _take(run: Pass, view: View, step: Step) -> None:  # noqa: C901, PLR0912 - a
             watching.look(run, lease, server, power=power, asked_at=view.now)
         case Finish():
             finish_lease(run.tools, run.mine)
-
-
-def _want_gone(run: Pass, reason: str, *, failure: str) -> None:
-    with writing(run.sessions, run.mine) as (session, row):
-        row.desired, row.stop_reason, row.failure = Desired.GONE, reason, failure
-        tell(session, row, "refused", reason)
-
-
-def _end(run: Pass) -> None:
-    """Unless it was extended since the rows were read: whoever extends it waits for its row, or finds it GONE."""
-    with writing(run.sessions, run.mine) as (session, row):
-        order = session.get_one(Order, row.order_id)
-        now = session.scalars(select(func.clock_timestamp())).one()
-        if now < View(row, order.state, now, order.held_until).deleted_at:
-            return
-        unpaid = order.held_until is not None and order.held_until < row.ends_at
-        row.desired = Desired.GONE
-        row.stop_reason = "the money that could be set aside is used up" if unpaid else "its end date has come"
-        tell(session, row, "end", row.stop_reason)

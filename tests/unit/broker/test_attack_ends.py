@@ -17,6 +17,7 @@ from broker import launching, ratecards
 from broker.catalogue import import_rate_card
 from broker.claims import claim
 from broker.errors import SiteDenied
+from broker.extensions import ROLL, Funding, roll_hold
 from broker.launching import Pass
 from broker.models.audit import Event, Finding
 from broker.models.federation import Site
@@ -325,4 +326,24 @@ def test_a_machine_that_nobody_saw_yet_is_looked_at_before_its_time_is_said_to_b
         launching.make(run, lease, lease.parts[number])
     world.wake(lease_id, ends_at=world.now() - HOUR)
     world.until_running(lease_id)
-    assert "deleting" not in [entry.event for entry in world.cloud.log.entries(kind="server")]
+    events = {entry.event for entry in world.cloud.log.entries(kind="server")}
+    assert not events & {"deleting", "shelved", "stopped"}
+
+
+def test_a_machine_does_not_end_for_money_that_nobody_has_asked_for(world: World) -> None:
+    """Leeway itself was away for a week: the hold ran out, and the grant has money."""
+    order, lease_id = ordered(world)
+    world.until_running(lease_id)
+    with world.sessions.begin() as session:
+        session.execute(update(Order).values(held_until=world.now() - 2 * HOUR))
+    world.wake(lease_id, grace=HOUR)
+    view = world.work(lease_id)
+    assert view.lease.desired is Desired.RUNNING
+    assert (ROLL, str(order.id)) in world.jobs.woken
+
+    with world.sessions.begin() as session:
+        funding = Funding(world.tools.ledger, world.jobs, timedelta(days=7))
+        assert roll_hold(session, order.id, funding, now=world.now())
+    assert world.work(lease_id).lease.state is LeaseState.RUNNING
+    events = {entry.event for entry in world.cloud.log.entries(kind="server")}
+    assert not events & {"deleting", "shelved", "stopped"}

@@ -8,12 +8,14 @@ from uuid import UUID
 from sqlalchemy import select, update
 
 from broker.claims import claim
+from broker.extensions import HOLD_REFUSED
 from broker.launching import Pass
 from broker.lease_view import View
 from broker.models.audit import Event
 from broker.models.leases import Desired, Lease, LeaseState
 from broker.models.workloads import Order, OrderState
 from broker.reconcile import End, Look, _take, decide
+from broker.timeline import Concern, raise_finding
 from tests.world import World
 
 HOUR = timedelta(hours=1)
@@ -37,7 +39,9 @@ def told(world: World, lease_id: UUID, kind: str) -> list[str]:
 
 
 def set_money(world: World, order: Order, held_until: datetime | None) -> None:
+    """The money lasts until then, and more was refused."""
     with world.sessions.begin() as session:
+        raise_finding(session, Concern(HOLD_REFUSED, str(order.id), "no money", "Add a grant."), now=world.now())
         session.execute(update(Order).where(Order.id == order.id).values(held_until=held_until))
 
 
