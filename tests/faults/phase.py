@@ -164,7 +164,7 @@ def _kill(run: Run, wanted: Wanted, blinds: list[Blind]) -> None:
 
         def met(goal: tuple[int, int] = goal) -> bool:
             tally = run.crew.tally
-            run.crew.armed = 2 if tally.kills.total() < goal[0] else 1
+            run.crew.armed = 3 if tally.kills.total() < goal[0] else 1
             run.crew.freezing = 1 if tally.freezes.total() < goal[1] else 0
             return tally.kills.total() >= goal[0] and tally.freezes.total() >= goal[1]
 

@@ -25,7 +25,7 @@ from tests.faults.processes import Herd, Worker
 from tests.faults.rows import FindingRow, open_findings
 
 # How many points a worker is armed with: it meets its end at whichever comes first.
-_ARMS = 6
+_ARMS = 10
 # An armed worker that reached none of its points gives way to one that is armed anew.
 _OLD_SECONDS = 6.0
 _PATIENCE_SECONDS = 15.0
@@ -119,7 +119,7 @@ class Crew:
         points = sorted(self.herd.known)
         self.random.shuffle(points)
         points.sort(key=lambda point: (done[point], point.startswith(_ASIDE)))
-        return {point: Arm(self.random.randint(1, 3), deed) for point in points[:_ARMS]}
+        return {point: Arm(self.random.choice((1, 1, 2, 3)), deed) for point in points[:_ARMS]}
 
     def disarm(self) -> None:
         """From now on only workers that live; those that are armed are ended."""
