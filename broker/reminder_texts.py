@@ -108,7 +108,7 @@ def _facts(ending: Ending) -> str:
 def _way_out(ending: Ending) -> str:
     return (
         "To let it go on, a grant of the project must have room again: a new grant, or another workload that ends. "
-        f"`leeway spend --project {_word(ending.project)}` shows where the money is, and `leeway grant add` gives "
+        f"`leeway spend {_word(ending.project)}` shows where the money is, and `leeway grant add` gives "
         "more. Leeway asks again by itself. To ask at once, and for a week more:"
     )
 

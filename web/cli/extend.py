@@ -7,6 +7,7 @@ from decimal import Decimal
 
 import click
 
+from broker.errors import InvalidInput
 from broker.units import duration
 from web.cli import output
 from web.cli.command import Failure, LeewayCommand, connect, json_option, print_json
@@ -30,9 +31,9 @@ class Moment(click.ParamType[datetime]):
         """The moment in UTC."""
         try:
             moment = datetime.fromisoformat(str(value))
-        except ValueError:
+            return moment.replace(tzinfo=UTC) if moment.utcoffset() is None else moment.astimezone(UTC)
+        except (ValueError, OverflowError):
             self.fail(f"{value!r} is not a time; write it like 2026-12-24T12:00Z.", param, ctx)
-        return moment.replace(tzinfo=UTC) if moment.utcoffset() is None else moment.astimezone(UTC)
 
 
 @click.command("extend", cls=LeewayCommand, short_help=HELPS["extend"], epilog=EPILOG)
@@ -50,7 +51,7 @@ def command(workload: str, length: tuple[str, ...], *, until: datetime | None, a
     with connect() as client:
         before = client.workload(workload)
         old = _end(before)
-        new = until or old + duration(" ".join(length), field="LENGTH")
+        new = until or _later(old, " ".join(length))
         after = client.extend(before["order"]["id"], until=new)
         if as_json:
             print_json(after)
@@ -64,6 +65,16 @@ def command(workload: str, length: tuple[str, ...], *, until: datetime | None, a
     if (money_until := after["order"]["held_until"]) is not None:
         output.say(f"That lasts until {output.clock(money_until)}, and is extended before it runs out.")
     output.say(f"Free on the grants of {after['project']}: {free}.")
+
+
+def _later(old: datetime, length: str) -> datetime:
+    longer = duration(length, field="LENGTH")
+    if not longer:
+        raise InvalidInput("LENGTH", f"{length} is no time", hint="Write it like 3 days.")
+    try:
+        return old + longer
+    except OverflowError:
+        raise InvalidInput("LENGTH", f"{length} is too long", hint="Write it like 3 days.") from None
 
 
 def _end(item: Workload) -> datetime:

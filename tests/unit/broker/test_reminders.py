@@ -339,7 +339,7 @@ def test_a_refusal_is_told_once_and_once_more_a_day_before_the_money_ends(world:
         f"{until:%a %d %b %Y %H:%M} UTC powered off",
         f"{until + timedelta(minutes=15):%a %d %b %Y %H:%M} UTC deleted",
         "leeway extend trial 7 days",
-        "leeway spend --project climate",
+        "`leeway spend climate`",
     ):
         assert words in body, words
 
