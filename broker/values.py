@@ -249,10 +249,15 @@ class Quantity:
 
 
 def utc(moment: datetime, *, field: str = "time") -> datetime:
-    """The moment in UTC; a naive one raises `InvalidInput`."""
+    """The moment in UTC; a naive one, or one that falls outside of the years 1 to 9999 there, raises `InvalidInput`."""
     if moment.utcoffset() is None:
         raise InvalidInput(field, f"{moment.isoformat()} has no time zone", hint="Write it like 2026-11-21T12:00:00Z.")
-    return moment.astimezone(UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise InvalidInput(
+            field, f"{moment.isoformat()} is no year of ours in UTC", hint="Write it like 2026-11-21T12:00:00Z."
+        ) from None
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -35,6 +36,12 @@ def test_a_long_order_is_held_for_a_window(federation: Federation) -> None:
     item = federation.order(duration="30 days")
     held_until = datetime.fromisoformat(item["order"]["held_until"])
     assert timedelta(days=6) < held_until - datetime.now(UTC) < timedelta(days=8)
+    # The page tells the order's end, and not the window's for it.
+    page = federation.client.get(f"/workloads/{item['order']['id']}").text
+    ends = datetime.fromisoformat(item["machines"][0]["ends_at"])
+    assert re.search(rf"<dt>Ends</dt><dd><time[^>]*>{ends:%Y-%m-%d %H:%M}</time> UTC", page)
+    assert re.search(rf"money is set aside until <time[^>]*>{held_until:%Y-%m-%d %H:%M}</time>", page)
+    assert "deleted at" not in page
 
 
 def test_what_cannot_be_is_told_with_field_reason_and_way_out(federation: Federation) -> None:
@@ -45,10 +52,13 @@ def test_what_cannot_be_is_told_with_field_reason_and_way_out(federation: Federa
     assert early.json()["hint"]
     naive = extend(federation, item, "2100-01-01T00:00:00")
     assert (naive.status_code, naive.json()["field"]) == (422, "until")
+    odd = extend(federation, item, "0001-01-01T00:00:00+05:00")
+    assert (odd.status_code, odd.json()["field"]) == (422, "until")
     unknown = federation.client.post(f"{API}/orders/{item['id']}/extend", json={"until": "2100-01-01T00:00:00Z"})
     assert (unknown.status_code, unknown.json()["code"]) == (404, "not_found")
     far = extend(federation, item, "2100-01-01T00:00:00Z")
     assert "at most 366 days in all" in far.json()["detail"]
     federation.client.post(f"{API}/workloads/{item['id']}/stop")
+    assert "as soon as its machines are gone" in federation.client.get(f"/workloads/{item['order']['id']}").text
     late = extend(federation, item, (datetime.now(UTC) + timedelta(days=2)).isoformat())
     assert (late.status_code, late.json()["code"]) == (409, "conflict")

@@ -127,14 +127,20 @@ def _used(item: WorkloadItem) -> str:
 def _end(item: WorkloadItem, *, now: datetime) -> str:
     if item["order"]["ended_at"] is not None:
         return f"ended {output.when(item['order']['ended_at'], now=now)}"
+    if item["order"]["state"] == "stopping":
+        return "is being ended"
     machines = _current(item)
     if not machines:
         return "-"
     last = max(machines, key=lambda machine: machine["paid_until"])
-    over = output.moment(last["paid_until"])
-    if last["gone_at"] is not None or over is None or over > now:
-        return output.when(last["paid_until"], now=now)
-    return f"{output.when(last['paid_until'], now=now)}; deleted {output.when(last['deleted_at'], now=now)}"
+    paid = datetime.fromisoformat(last["paid_until"])
+    if last["gone_at"] is None and paid <= now:
+        return f"{output.when(last['paid_until'], now=now)}; deleted {output.when(last['deleted_at'], now=now)}"
+    end = output.when(last["ends_at"], now=now)
+    if last["gone_at"] is not None or paid >= datetime.fromisoformat(last["ends_at"]):
+        return end
+    # A long order's money is set aside for a window that moves on: where that ends, the order does not.
+    return f"{end}; money for {output.span((paid - now).total_seconds())}"
 
 
 # --- money -----------------------------------------------------------------------------------------------------------

@@ -31,6 +31,9 @@ def test_a_length_counts_from_the_present_end(leeway: Leeway, name: str) -> None
     # The end moves with the machine's start, which may come between the command's question and its request.
     assert abs(after["order"]["duration_seconds"] - (2 + 72 + 36) * 3600) < 60
     assert "That lasts until 20" in leeway.ok("extend", name, "20 days")
+    # Money is set aside for a week at once, and more follows: the order does not end there.
+    assert "in 24 days; money for 6 days" in leeway.ok("ps", "--name", name)
+    assert "in 24 days; money for 6 days" in leeway.ok("show", name)
     leeway.ok("stop", name)
 
 
@@ -49,6 +52,10 @@ def test_what_is_not_said_right_is_told(leeway: Leeway, name: str) -> None:
     assert leeway("extend", name, "--until", "soon").exit_code == 2
     done = leeway("extend", name, "3")
     assert (done.exit_code, "LENGTH" in done.stderr) == (1, True)
+    for length in ("0 days", "100000000 days"):
+        done = leeway("extend", name, length)
+        assert (done.exit_code, f"LENGTH: {length} is" in done.stderr) == (1, True)
+    assert leeway("extend", name, "--until", "0001-01-01T00:00+05:00").exit_code == 2
     done = leeway("extend", name, "--until", "2020-01-01")
     assert (done.exit_code, "is not after the present end" in done.stderr) == (1, True)
     leeway.ok("stop", name)
