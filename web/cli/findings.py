@@ -30,7 +30,7 @@ def command(*, as_json: bool) -> None:
     made = output.table("kind", "site", "what, and what to do", "per day", "since", right=("per day",))
     for finding in found:
         cost = output.money(finding["per_day"])
-        what = f"{finding['text']}. {finding['hint']}"
+        what = f"{finding['text'].removesuffix('.')}. {finding['hint']}"
         output.row(
             made, finding["kind"], finding["site"] or "-", what, cost, output.when(finding["first_seen_at"], now=now)
         )

@@ -43,13 +43,20 @@ def command(workload: str, *, what: str | None, reason: str | None, wait: bool, 
     with connect() as client:
         told = told_already(client, workload) if wait else 0
         item = client.stop(workload, how=how, reason=reason)
-        if wait:
+        # Nothing would come of waiting: after a restore nothing is changed at a site until a person says so.
+        observes = client.health()["observing"]
+        if wait and not observes:
             item = wait_until_stopped(client, item, how=how, is_quiet=as_json, told=told)
     if as_json:
         print_json(item)
         return
     money = item["money"]
     done = {"end": "is over", "stop": "is stopped", "shelve": "is shelved"}[how]
+    if observes:
+        output.say(
+            f"{item['name']} is to stop: that is noted, and carried out after `leeway resume`, as Leeway only observes."
+        )
+        return
     output.say(f"{item['name']} {done if wait else 'is stopping'}. Spent: {output.money(money['spent'])}.")
 
 
