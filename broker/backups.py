@@ -29,7 +29,7 @@ from sqlalchemy.orm import Session
 from broker import schema
 from broker.database import Database, single_use_engine
 from broker.embedded import APPLICATION_ROLE, OWNER_ROLE, EmbeddedServer
-from broker.errors import SetupError
+from broker.errors import Conflict, InvalidInput, SetupError
 from broker.models import Base
 from broker.models.audit import Event
 from broker.models.federation import Installation
@@ -129,10 +129,11 @@ def make_backup(database: Database, file: Path, *, over: bool = False) -> Backup
     A kill or a full disk leaves no file, or the former one.
 
     Raises:
-        SetupError: the file is there already (unless `over`), or cannot be written; the database cannot be read.
+        InvalidInput: the file is there already (unless `over`), or cannot be written.
+        SetupError: the database cannot be read.
     """
     if file.exists() and not over:
-        raise SetupError(f"{file} is there already.", hint="Choose another name, or --force to write over it.")
+        raise InvalidInput("FILE", f"{file} is there already", hint="Choose another name, or --force to write over it.")
     url = database.migration_url or database.application_url
     with schema.inspecting(url) as connection:
         programs = programs_for(server_version(connection))
@@ -157,7 +158,9 @@ def make_backup(database: Database, file: Path, *, over: bool = False) -> Backup
         else:
             file.hardlink_to(draft)
     except OSError as error:
-        raise SetupError(f"{file} cannot be written: {error.strerror}.", hint="Choose another place.") from error
+        raise InvalidInput(
+            "FILE", f"{file} cannot be written: {error.strerror}", hint="Choose another place."
+        ) from error
     finally:
         draft.unlink(missing_ok=True)
     return Backup(file, found.size, found.made_at, found.revision, found.installation)
@@ -167,24 +170,26 @@ def read_backup(file: Path) -> Backup:
     """What a file holds, without loading it.
 
     Raises:
-        SetupError: it cannot be read, or is no backup of Leeway.
+        InvalidInput: it cannot be read, or is no backup of Leeway.
     """
     try:
         size = file.stat().st_size
     except OSError as error:
-        raise SetupError(f"{file} cannot be read: {error.strerror}.", hint="Give the path of a backup.") from None
+        raise InvalidInput(
+            "FILE", f"{file} cannot be read: {error.strerror}", hint="Give the path of a backup."
+        ) from None
     programs = own_programs()
     listed, wrong = programs.run("pg_restore", "--list", str(file))
     told, more = programs.run(
         "pg_restore", "--data-only", "--table=installations", "--table=alembic_version", "--file=-", str(file)
     )
     if wrong or more:
-        raise SetupError(f"{file} cannot be read as a backup: {wrong or more}.", hint="Take another one.")
+        raise InvalidInput("FILE", f"{file} cannot be read as a backup: {wrong or more}", hint="Take another one.")
     rows = _copied(told.decode())
     made = re.search(r"^;\s+Archive created at (\S+ \S+) UTC$", listed.decode(), re.MULTILINE)
     revisions = [row["version_num"] for row in rows.get("alembic_version", [])]
     if made is None or not revisions:
-        raise SetupError(f"{file} is no backup of a Leeway.", hint="Take one that `leeway db backup` made.")
+        raise InvalidInput("FILE", f"{file} is no backup of a Leeway", hint="Take one that `leeway db backup` made.")
     ids = [UUID(row["installation_id"]) for row in rows.get("installations", [])]
     made_at = datetime.strptime(made[1], "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC)
     return Backup(file, size, made_at, revisions[0], ids[0] if ids else None)
@@ -205,8 +210,9 @@ def restore(database: Database, file: Path, *, replace: bool = False) -> Backup:
     """Load a backup, in one transaction; older ones are then brought up to date. Leeway only observes afterwards.
 
     Raises:
-        SetupError: the backup is damaged or of a newer Leeway, others use the database, it holds tables already
-            (unless `replace`), or the owner's role is not known. Nothing was changed then.
+        InvalidInput: the backup is damaged, or of a newer Leeway.
+        Conflict: others use the database, or it holds tables already (unless `replace`).
+        SetupError: the backup cannot be loaded, or the owner's role is not known. Nothing was changed in any case.
     """
     backup = _load(database, file, replace=replace)
     assert database.migration_url is not None, "it has been used"
@@ -220,8 +226,8 @@ def _load(database: Database, file: Path, *, replace: bool) -> Backup:
     with schema.migrating(database) as (connection, role):
         _require_alone(connection)
         if schema.revision_of(connection) is not None and not replace:
-            raise SetupError(
-                "The database holds tables already.",
+            raise Conflict(
+                "the database holds tables already",
                 hint="Restore into an empty one, or give up all that it holds: --replace.",
             )
         server = server_version(connection)
@@ -248,8 +254,9 @@ def _require_known(backup: Backup) -> None:
     try:
         ScriptDirectory.from_config(schema.configuration()).get_revision(backup.revision)
     except CommandError as error:
-        raise SetupError(
-            f"The backup is at revision {backup.revision}, which this Leeway does not know: a newer one made it.",
+        raise InvalidInput(
+            "FILE",
+            f"it is at revision {backup.revision}, which this Leeway does not know: a newer one made it",
             hint="Restore it with that version of Leeway.",
         ) from error
 
@@ -261,8 +268,8 @@ def _require_alone(connection: Connection) -> None:
         if time.monotonic() < deadline:
             time.sleep(0.1)
             continue
-        raise SetupError(
-            f"The database is in use ({len(others)} connections: {', '.join(sorted(set(others)))}).",
+        raise Conflict(
+            f"the database is in use ({len(others)} connections: {', '.join(sorted(set(others)))})",
             hint="Stop `leeway serve`, every `leeway worker` and whoever else is connected.",
         )
 

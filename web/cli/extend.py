@@ -13,7 +13,7 @@ from web.cli import output
 from web.cli.command import Failure, LeewayCommand, connect, json_option, print_json
 from web.cli.main import HELPS
 from web.client.client import Client
-from web.client.shapes import Workload
+from web.client.shapes import Money, Workload
 
 EPILOG = """\b
 Examples:
@@ -62,9 +62,24 @@ def command(workload: str, length: tuple[str, ...], *, until: datetime | None, a
     more = Decimal(held["value"]) - Decimal(was["value"])
     change = output.money({"value": str(abs(more)), "commodity": held["commodity"]})
     output.say(f"Set aside: {output.money(held)}, {change} {'more' if more >= 0 else 'less'} than before.")
+    output.say(f"Free on the grants of {after['project']}: {output.money(free)}.")
     if (money_until := after["order"]["held_until"]) is not None:
-        output.say(f"That lasts until {output.clock(money_until)}, and is extended before it runs out.")
-    output.say(f"Free on the grants of {after['project']}: {free}.")
+        output.say(
+            f"That lasts until {output.clock(money_until)}; before that more is set aside, of what is free then."
+        )
+        _warn_of_too_little(after, free)
+
+
+def _warn_of_too_little(item: Workload, free: Money) -> None:
+    """The money of a long order is set aside window by window: say now that there is none for the last of them."""
+    hourly, money_until = item["offer"]["hourly"], item["order"]["held_until"]
+    if money_until is None or hourly["commodity"] != free["commodity"]:
+        return
+    length = _end(item) - datetime.fromisoformat(money_until)
+    rest = Decimal(hourly["value"]) * Decimal(int(length.total_seconds())) / 3600
+    if rest > Decimal(free["value"]):
+        about = output.money({"value": f"{rest:.2f}", "commodity": free["commodity"]})
+        output.say(f"The time after that costs about {about}: without more money on the grants it ends earlier.")
 
 
 def _later(old: datetime, length: str) -> datetime:
@@ -93,12 +108,12 @@ def _end(item: Workload) -> datetime:
     return max(ends)
 
 
-def _free(client: Client, item: Workload) -> str:
+def _free(client: Client, item: Workload) -> Money:
     """What the project's grants have left, in the order's currency."""
     code = item["money"]["held"]["commodity"]
     grants = [grant for spend in client.spend(project=item["project"]) for grant in spend["grants"]]
     free = sum((Decimal(g["free"]["value"]) for g in grants if g["free"]["commodity"] == code), Decimal(0))
-    return output.money({"value": str(free), "commodity": code})
+    return {"value": str(free), "commodity": code}
 
 
 def _words(moment: datetime) -> str:

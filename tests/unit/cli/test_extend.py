@@ -30,10 +30,14 @@ def test_a_length_counts_from_the_present_end(leeway: Leeway, name: str) -> None
     after = leeway.json("extend", name, "1 day 12 h")
     # The end moves with the machine's start, which may come between the command's question and its request.
     assert abs(after["order"]["duration_seconds"] - (2 + 72 + 36) * 3600) < 60
-    assert "That lasts until 20" in leeway.ok("extend", name, "20 days")
+    said = leeway.ok("extend", name, "20 days")
+    assert "That lasts until 20" in said
+    assert "without more money" not in said, "17 days more cost 15 EUR, and 90 are free"
     # Money is set aside for a week at once, and more follows: the order does not end there.
     assert "in 24 days; money for 6 days" in leeway.ok("ps", "--name", name)
     assert "in 24 days; money for 6 days" in leeway.ok("show", name)
+    # All that is needed in the end is more than what is free.
+    assert "The time after that costs about 2" in leeway.ok("extend", name, "250 days")
     leeway.ok("stop", name)
 
 

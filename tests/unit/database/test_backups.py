@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from broker import schema
 from broker.backups import drill, faults_of, lost_by, make_backup, read_backup, restore
 from broker.database import Database, libpq_url, single_use_engine
-from broker.errors import SetupError
+from broker.errors import Conflict, InvalidInput, SetupError
 from broker.models.federation import Installation, Institution
 from broker.postgres_programs import Place, own_programs, programs_for
 from broker.restored import acts, first_imprint, look
@@ -85,7 +85,7 @@ def test_a_backup_is_one_closed_file_that_says_what_it_holds(filled: Database, t
 def test_a_file_that_is_there_is_kept(filled: Database, tmp_path: Path) -> None:
     file = tmp_path / "kept"
     file.write_text("mine")
-    with pytest.raises(SetupError, match="is there already"):
+    with pytest.raises(InvalidInput, match="is there already"):
         make_backup(filled, file)
     assert file.read_text() == "mine"
     make_backup(filled, file, over=True)
@@ -93,7 +93,7 @@ def test_a_file_that_is_there_is_kept(filled: Database, tmp_path: Path) -> None:
 
 
 def test_a_place_that_cannot_be_written_is_told(filled: Database, tmp_path: Path) -> None:
-    with pytest.raises(SetupError, match="cannot be written: No such file"):
+    with pytest.raises(InvalidInput, match="cannot be written: No such file"):
         make_backup(filled, tmp_path / "nowhere" / "file")
 
 
@@ -102,9 +102,9 @@ def test_nothing_is_no_backup(empty_database: Database, tmp_path: Path) -> None:
         make_backup(empty_database, tmp_path / "file")
     for content in (b"", b"hello", b"PGDMP" + bytes(200)):
         (tmp_path / "odd").write_bytes(content)
-        with pytest.raises(SetupError, match="cannot be read as a backup"):
+        with pytest.raises(InvalidInput, match="cannot be read as a backup"):
             read_backup(tmp_path / "odd")
-    with pytest.raises(SetupError, match="cannot be read: No such file"):
+    with pytest.raises(InvalidInput, match="cannot be read: No such file"):
         read_backup(tmp_path / "nothing")
 
 
@@ -114,7 +114,7 @@ def test_a_dump_of_something_else_is_no_backup(empty_database: Database, other: 
     place = Place.of(str(other.migration_url))
     arguments = ["--format=custom", f"--file={tmp_path / 'letters'}", "-d", place.address]
     assert own_programs().run("pg_dump", *arguments, place=place) == (b"", "")
-    with pytest.raises(SetupError, match="is no backup of a Leeway"):
+    with pytest.raises(InvalidInput, match="is no backup of a Leeway"):
         restore(empty_database, tmp_path / "letters")
 
 
@@ -149,7 +149,7 @@ def test_tables_are_given_up_only_when_asked(filled: Database, tmp_path: Path) -
     make_backup(filled, tmp_path / "file")
     with session_of(filled) as session, session.begin():
         session.add(Institution(name="later", title="Later", jurisdiction="EE"))
-    with pytest.raises(SetupError, match="holds tables already"):
+    with pytest.raises(Conflict, match="holds tables already"):
         restore(filled, tmp_path / "file")
     assert "Later" in titles(filled)
     wanted = permissions(filled)
@@ -182,7 +182,7 @@ def test_a_damaged_backup_changes_nothing(filled: Database, tmp_path: Path, dama
     place = len(content) * 3 // 4
     (tmp_path / "damaged").write_bytes(content[:place] + damage + (content[place + len(damage) :] if damage else b""))
     before = titles(filled)
-    with pytest.raises(SetupError, match=r"cannot be loaded|cannot be read"):
+    with pytest.raises((SetupError, InvalidInput), match=r"cannot be loaded|cannot be read"):
         restore(filled, tmp_path / "damaged", replace=True)
     assert titles(filled) == before
     assert faults_of(filled) == []
@@ -192,7 +192,7 @@ def test_a_database_in_use_is_left_alone(filled: Database, tmp_path: Path) -> No
     make_backup(filled, tmp_path / "file")
     with (
         psycopg.connect(libpq_url(filled.application_url), application_name="leeway serve"),
-        pytest.raises(SetupError, match=r"is in use \(1 connections: leeway serve\)"),
+        pytest.raises(Conflict, match=r"is in use \(1 connections: leeway serve\)"),
     ):
         restore(filled, tmp_path / "file", replace=True)
 
@@ -201,7 +201,7 @@ def test_a_backup_of_a_newer_leeway_is_refused(filled: Database, other: Database
     with psycopg.connect(libpq_url(str(filled.migration_url)), autocommit=True) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
     make_backup(filled, tmp_path / "file")
-    with pytest.raises(SetupError, match="revision 9999, which this Leeway does not know"):
+    with pytest.raises(InvalidInput, match="revision 9999, which this Leeway does not know"):
         restore(other, tmp_path / "file")
 
 
