@@ -82,7 +82,7 @@ class Load:
         """Which orders are still going on; what was returned to its person is let go."""
         if time.monotonic() - self._looked_at < 0.5:
             return
-        concerned = Order.id.in_(self._open)
+        concerned: sa.ColumnElement[bool] = Order.id.in_(self._open)
         if self.is_ending:  # also those that Leeway took back from machines whose orders a restore had forgotten
             concerned |= Order.state.not_in((*ENDED, OrderState.STOPPING))
         with self.federation.services.sessions() as session:

@@ -114,12 +114,18 @@ class Crew:
                 self.herd.fork({} if deed is None else self._arms(deed), serves=serves)
 
     def _arms(self, deed: Deed) -> dict[str, Arm]:
-        """The points where this was done least; of equals those that change something first, then in random order."""
+        """Points where this was never done, those that change something first; and those where it was done least.
+
+        Both, because some points are so rare that who waits for them alone does not die.
+        """
         done = self.tally.of(deed)
         points = sorted(self.herd.known)
         self.random.shuffle(points)
         points.sort(key=lambda point: (done[point], point.startswith(_ASIDE)))
-        return {point: Arm(self.random.choice((1, 1, 2, 3)), deed) for point in points[:_ARMS]}
+        never = [point for point in points if not done[point]]
+        seldom = [point for point in points if done[point]]
+        chosen = [*never[:_ARMS], *seldom[:_ARMS]]
+        return {point: Arm(self.random.choice((1, 1, 2, 3)), deed) for point in chosen}
 
     def disarm(self) -> None:
         """From now on only workers that live; those that are armed are ended."""
