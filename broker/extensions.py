@@ -177,8 +177,8 @@ def _tell_refusal(session: Session, order: Order, kept: Sequence[Lease], refusal
             kind=HOLD_REFUSED,
             key=str(order.id),
             text=text,
-            hint="Add a grant, or stop something else: Leeway tries again by itself. Without money the machines are "
-            "powered off then, deleted after the stop delay, and until that come back as soon as there is money.",
+            hint="Add a grant, or stop something else: Leeway tries again by itself. Else the machines are powered off "
+            "at that time and deleted after the stop delay; until they are deleted, money brings them back.",
             per_day=Rates(session, now).per_day(runs),
         ),
         now=now,
