@@ -114,7 +114,8 @@ def take_turn(tools: Tools, site_id: UUID) -> Turn | None:
                 Site.next_listing_at <= now,
                 or_(Site.listing_claim_until.is_(None), Site.listing_claim_until < now),
             )
-            .values(listing_generation=Site.listing_generation + 1, listing_claim_until=now + pace.call * 2)
+            # A lister that died keeps the site unlisted until then: not much longer than its visit could last.
+            .values(listing_generation=Site.listing_generation + 1, listing_claim_until=now + pace.call * 1.25)
             .returning(
                 Site.listing_generation,
                 now,
