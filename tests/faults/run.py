@@ -25,7 +25,7 @@ from tests.faults.processes import Herd, Worker
 from tests.faults.rows import FindingRow, open_findings
 
 # How many points a worker is armed with: it meets its end at whichever comes first.
-_ARMS = 10
+_ARMS = 12
 # An armed worker that reached none of its points gives way to one that is armed anew.
 _OLD_SECONDS = 6.0
 _PATIENCE_SECONDS = 15.0
@@ -114,17 +114,20 @@ class Crew:
                 self.herd.fork({} if deed is None else self._arms(deed), serves=serves)
 
     def _arms(self, deed: Deed) -> dict[str, Arm]:
-        """Points where this was never done, those that change something first; and those where it was done least.
+        """Points where this was never done, those that change something first.
 
-        Both, because some points are so rare that who waits for them alone does not die.
+        Once few are left, they are the rare ones, and who waits for them alone does not die: then also the points where
+        it was done no more often than on average.
         """
         done = self.tally.of(deed)
         points = sorted(self.herd.known)
         self.random.shuffle(points)
         points.sort(key=lambda point: (done[point], point.startswith(_ASIDE)))
         never = [point for point in points if not done[point]]
-        seldom = [point for point in points if done[point]]
-        chosen = [*never[:_ARMS], *seldom[:_ARMS]]
+        chosen = never[:_ARMS]
+        if len(never) < len(points) / 3:
+            seldom = [point for point in points if 0 < done[point] <= done.total() / len(done)]
+            chosen += seldom[:_ARMS]
         return {point: Arm(self.random.choice((1, 1, 2, 3)), deed) for point in chosen}
 
     def disarm(self) -> None:
