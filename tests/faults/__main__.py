@@ -15,8 +15,8 @@ from tests.faults.phase import Wanted, phase
 from tests.faults.report import Total, details
 from tests.faults.sabotage import SABOTAGE
 
-# One phase of the long form.
-_KILLS, _FREEZES = 130, 20
+# One phase of the long form: large, as start, restore and counting take a minute and a half of every phase.
+_KILLS, _FREEZES, _ARMED = 400, 60, 6
 
 
 def _arguments() -> argparse.Namespace:
@@ -24,7 +24,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="repeats the choices of a run, as far as time allows")
     parser.add_argument("--kills", type=int, help="at least so many in all (60; with --long 2000)")
     parser.add_argument("--freezes", type=int, help="at least so many in all (12; with --long 300)")
-    parser.add_argument("--minutes", type=float, default=4, help="longest time for the kills of a phase (4)")
+    parser.add_argument("--minutes", type=float, help="longest time for the kills of a phase (4; with --long 15)")
     parser.add_argument("--long", action="store_true", help="phase after phase, until there were enough")
     parser.add_argument("--resume", type=Path, metavar="FILE", help="where the state is kept, and taken up again")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="leave logs and database there")
@@ -49,7 +49,8 @@ def main() -> int:
             seed=seed + total.phases,
             kills=min(left[0], _KILLS) if wanted.long else left[0],
             freezes=min(left[1], _FREEZES) if wanted.long else left[1],
-            seconds=wanted.minutes * 60,
+            seconds=60 * (wanted.minutes or (15 if wanted.long else 4)),
+            armed=_ARMED if wanted.long else 3,
         )
         if wanted.sabotage:
             todo = replace(todo, with_disasters=False, drain_seconds=80, sabotage=[wanted.sabotage])

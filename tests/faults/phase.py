@@ -49,13 +49,15 @@ _MOST_LINES = 400
 class Wanted:
     """What a phase is to do.
 
-    `seconds`: the longest time for the kills, without start and restore; `drain_seconds`: for the end.
+    `seconds`: the longest time for the kills, without start and restore; `drain_seconds`: for the end. `armed`: so many
+    workers at once wait for their point to die at.
     """
 
     seed: int
     kills: int
     freezes: int
     seconds: float
+    armed: int = 3
     drain_seconds: float = 150.0
     with_disasters: bool = True
     sabotage: Sequence[str] = ()
@@ -164,7 +166,7 @@ def _kill(run: Run, wanted: Wanted, blinds: list[Blind]) -> None:
 
         def met(goal: tuple[int, int] = goal) -> bool:
             tally = run.crew.tally
-            run.crew.armed = 3 if tally.kills.total() < goal[0] else 1
+            run.crew.armed = wanted.armed if tally.kills.total() < goal[0] else 1
             run.crew.freezing = 1 if tally.freezes.total() < goal[1] else 0
             return tally.kills.total() >= goal[0] and tally.freezes.total() >= goal[1]
 
