@@ -22,9 +22,9 @@ _KILLS, _FREEZES, _ARMED = 400, 60, 6
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--seed", type=int, help="repeats the choices of a run, as far as time allows")
-    parser.add_argument("--kills", type=int, help="at least so many in all (60; with --long 2000)")
-    parser.add_argument("--freezes", type=int, help="at least so many in all (12; with --long 300)")
-    parser.add_argument("--minutes", type=float, help="longest time for the kills of a phase (4; with --long 15)")
+    parser.add_argument("--kills", type=int, help="at least so many in all (100; with --long 2000)")
+    parser.add_argument("--freezes", type=int, help="at least so many in all (16; with --long 300)")
+    parser.add_argument("--minutes", type=float, help="longest time for the kills of a phase (6; with --long 15)")
     parser.add_argument("--long", action="store_true", help="phase after phase, until there were enough")
     parser.add_argument("--resume", type=Path, metavar="FILE", help="where the state is kept, and taken up again")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="leave logs and database there")
@@ -41,15 +41,15 @@ def main() -> int:
     total = Total()
     if wanted.resume is not None and wanted.resume.exists():
         seed, total = state.load(wanted.resume)
-    kills = wanted.kills if wanted.kills is not None else 2000 if wanted.long else 60
-    freezes = wanted.freezes if wanted.freezes is not None else 300 if wanted.long else 12
+    kills = wanted.kills if wanted.kills is not None else 2000 if wanted.long else 100
+    freezes = wanted.freezes if wanted.freezes is not None else 300 if wanted.long else 16
     while not _is_enough(total, kills, freezes) and (wanted.long or not total.phases):
         left = max(0, kills - total.tally.kills.total()), max(0, freezes - total.tally.freezes.total())
         todo = Wanted(
             seed=seed + total.phases,
             kills=min(left[0], _KILLS) if wanted.long else left[0],
             freezes=min(left[1], _FREEZES) if wanted.long else left[1],
-            seconds=60 * (wanted.minutes or (15 if wanted.long else 4)),
+            seconds=60 * (wanted.minutes or (15 if wanted.long else 6)),
             armed=_ARMED if wanted.long else 3,
         )
         if wanted.sabotage:

@@ -26,6 +26,8 @@ from tests.faults.rows import FindingRow, open_findings
 
 # How many points a worker is armed with: it meets its end at whichever comes first.
 _ARMS = 12
+# The share of workers that may die anywhere, once most points were hit.
+_ANYWHERE = 0.5
 # An armed worker that reached none of its points gives way to one that is armed anew.
 _OLD_SECONDS = 6.0
 _PATIENCE_SECONDS = 15.0
@@ -117,7 +119,7 @@ class Crew:
         """Points where this was never done, those that change something first.
 
         Once few are left, they are the rare ones, and who waits for them alone does not die: then also the points where
-        it was done no more often than on average.
+        it was done no more often than on average, and every second worker has any points, for the pace.
         """
         done = self.tally.of(deed)
         points = sorted(self.herd.known)
@@ -126,6 +128,8 @@ class Crew:
         never = [point for point in points if not done[point]]
         chosen = never[:_ARMS]
         if len(never) < len(points) / 3:
+            if self.random.random() < _ANYWHERE:
+                return {point: Arm(1, deed) for point in self.random.sample(points, min(_ARMS, len(points)))}
             seldom = [point for point in points if 0 < done[point] <= done.total() / len(done)]
             chosen += seldom[:_ARMS]
         return {point: Arm(self.random.choice((1, 1, 2, 3)), deed) for point in chosen}
