@@ -195,8 +195,11 @@ class Amount:
         return type(self)(self.value.quantize(step, rounding=ROUND_HALF_UP, context=_EXACT), self.commodity)
 
     def __str__(self) -> str:
-        """For people: rounded to the minor unit, `12.50 EUR`."""
-        return f"{self.rounded().value:f} {self.commodity}"
+        """For people: rounded to the minor unit, `12.50 EUR`; what is less than that keeps two digits, `0.0015 EUR`."""
+        shown = self.rounded().value
+        if not shown and self.value:  # a little is not nothing
+            return f"{plain(Decimal(f'{self.value:.1e}'))} {self.commodity}"
+        return f"{shown:f} {self.commodity}"
 
 
 class Unit(StrEnum):

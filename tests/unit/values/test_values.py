@@ -119,7 +119,11 @@ class TestAmount:
         ("value", "code", "shown"),
         [
             ("0.005", "EUR", "0.01 EUR"),
-            ("0.004999999", "EUR", "0.00 EUR"),
+            ("0.004999999", "EUR", "0.005 EUR"),
+            ("0.00151667", "EUR", "0.0015 EUR"),
+            ("-0.000019", "EUR", "-0.000019 EUR"),
+            ("0.25", "JPY", "0.25 JPY"),
+            ("0", "EUR", "0.00 EUR"),
             ("-0.005", "EUR", "-0.01 EUR"),
             ("2.5", "JPY", "3 JPY"),
             ("2.5", "VND", "3 VND"),
@@ -129,7 +133,7 @@ class TestAmount:
             ("12.345", "SU@vsc", "12.35 SU@vsc"),
         ],
     )
-    def test_an_invoice_line_is_rounded_half_up_to_the_minor_unit(self, value: str, code: str, shown: str) -> None:
+    def test_people_see_the_minor_unit_rounded_half_up_and_never_nothing_for_a_little(self, value: str, code: str, shown: str) -> None:
         assert str(Amount.of(value, code)) == shown
 
     @pytest.mark.parametrize("text", ["12", "EUR", "12 euro", "x EUR", "12 EUR EUR", "1e99 EUR", ""])
