@@ -44,14 +44,16 @@ class Moment(click.ParamType[datetime]):
 def command(workload: str, length: tuple[str, ...], *, until: datetime | None, as_json: bool) -> None:
     """Let WORKLOAD (a name or an id) run for LENGTH longer, like `3 days`, and set the money for that aside.
 
-    It is priced as of now. What is off because its end has come, and is not deleted yet, comes back.
+    It is priced as of now. What is off because its end has come, and is not deleted yet, comes back, for LENGTH from
+    now.
     """
     if bool(length) == (until is not None):
         raise click.UsageError("Say how much longer (`3 days`) or until when (--until), one of the two.")
     with connect() as client:
         before = client.workload(workload)
         old = _end(before)
-        new = until or _later(old, " ".join(length))
+        # Who brings back what is off wants it for the whole length.
+        new = until or _later(max(old, datetime.now(UTC)), " ".join(length))
         after = client.extend(before["order"]["id"], until=new)
         if as_json:
             print_json(after)

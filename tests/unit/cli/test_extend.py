@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+import re
+import time
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -39,6 +41,17 @@ def test_a_length_counts_from_the_present_end(leeway: Leeway, name: str) -> None
     # All that is needed in the end is more than what is free.
     assert "The time after that costs about 2" in leeway.ok("extend", name, "250 days")
     leeway.ok("stop", name)
+
+
+def test_after_the_end_a_length_counts_from_now(leeway: Leeway) -> None:
+    document = re.sub("duration: .*", "duration: 1 second", WORKLOAD.replace("name: trial", "name: ended"))
+    leeway.ok("submit", "--yes", "-", stdin=document)
+    while end_of(leeway, "ended") > datetime.now(UTC) - timedelta(seconds=3):
+        time.sleep(0.5)
+    began = datetime.now(UTC)
+    leeway.ok("extend", "ended", "1", "hour")
+    assert end_of(leeway, "ended") >= began + timedelta(hours=1)
+    leeway.ok("stop", "ended")
 
 
 def test_an_end_is_taken_as_it_is(leeway: Leeway, name: str) -> None:
