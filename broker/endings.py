@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session, aliased
 
 from broker.errors import SiteError
 from broker.models.leases import Lease, LeaseState, Observation, Part
+from broker.observations import end_after
 from broker.orders import RECONCILE
 from broker.ports import CloudAdapter, Endings
 from broker.remote import Deadline, PartKind
@@ -78,17 +79,7 @@ def _correct(session: Session, tools: Tools, guess: Observation, ended_at: datet
     if session.scalars(newest.limit(1)).one() != guess.id:
         return False  # somebody else was faster
     now = session.scalars(select(func.clock_timestamp())).one()
-    session.add(
-        Observation(
-            lease_id=lease.id,
-            seen_at=now,
-            state=LeaseState.GONE,
-            raw_status="",
-            instance_type=guess.instance_type,
-            since=ended_at,
-            is_estimated=False,
-        )
-    )
+    session.add(end_after(guess, seen_at=now, ended_at=ended_at, is_estimated=False))
     lease.settled_at, lease.next_look_at = None, now
     tell(session, lease, "state", "the site has said when the machine ended")
     tools.jobs.defer(session, RECONCILE, str(lease.id))

@@ -63,18 +63,21 @@ def see_gone(session: Session, lease: Lease, *, seen_at: datetime, ended_at: dat
     if last is None or last.state is LeaseState.GONE:
         return
     lease.seen_at, lease.missing_since, lease.is_missing = seen_at, None, False
-    session.add(
-        Observation(
-            lease_id=lease.id,
-            seen_at=seen_at,
-            state=LeaseState.GONE,
-            raw_status="",
-            instance_type=last.instance_type,
-            since=ended_at,
-            is_estimated=is_estimated,
-        )
-    )
+    session.add(end_after(last, seen_at=seen_at, ended_at=ended_at, is_estimated=is_estimated))
     tell(session, lease, "state", "the machine is gone" + (" (its end is estimated)" if is_estimated else ""))
+
+
+def end_after(last: Observation, *, seen_at: datetime, ended_at: datetime, is_estimated: bool) -> Observation:
+    """The end of a machine that was last seen so."""
+    return Observation(
+        lease_id=last.lease_id,
+        seen_at=seen_at,
+        state=LeaseState.GONE,
+        raw_status="",
+        instance_type=last.instance_type,
+        since=ended_at,
+        is_estimated=is_estimated,
+    )
 
 
 def _start(session: Session, lease: Lease, started_at: datetime) -> None:
