@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import zip_longest
 from uuid import UUID
 
@@ -26,6 +26,8 @@ from broker.values import Period, month_starts
 
 # States in which there is no machine.
 _NOTHING = frozenset({LeaseState.PENDING, LeaseState.GONE})
+# Nova gives its times in whole seconds, cut off: what began at 37.9 is said to have begun at 37.
+WHOLE_SECOND = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +159,8 @@ def _changes(sightings: Sequence[Sighting], made_at: datetime) -> Iterator[_Chan
 
 def _start(sighting: Sighting, former: datetime) -> datetime:
     """When the state began: by the site's word where it lies after the former change and was not of the future."""
-    if sighting.since is not None and former < sighting.since <= sighting.seen_at:
-        return sighting.since
+    if sighting.since is not None and former - WHOLE_SECOND < sighting.since <= sighting.seen_at:
+        return max(sighting.since, former)
     return sighting.seen_at
 
 

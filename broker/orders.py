@@ -166,6 +166,7 @@ def _new_lease(
         ssh_key=workload.ssh_key,
         user_data=workload.user_data,
     )
+    assumed = assumptions_of(session.get_one(Quote, order.quote_id))
     lease = Lease(
         order_id=order.id,
         member=member,
@@ -177,7 +178,9 @@ def _new_lease(
         state=LeaseState.PENDING,
         made_at=now,
         ends_at=now + order.duration,
-        grace=assumptions_of(session.get_one(Quote, order.quote_id)).stop_delay,
+        grace=assumed.stop_delay,
+        keep=workload.keep_snapshot,
+        snapshot_time=assumed.snapshot_time if workload.keep_snapshot else None,
         next_look_at=func.clock_timestamp(),
     )
     session.add(lease)

@@ -34,6 +34,7 @@ class Workload:
     providers: tuple[str, ...] = ()
     jurisdictions: tuple[str, ...] = ()
     max_price: Amount | None = None
+    keep_snapshot: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +98,14 @@ class Assumptions:
         stop_delay: all delays of the stop ladder. After its end a machine is powered off and kept for so long, then
             deleted. Held at the running price, though it is off: a site may be unable to power off, and then it runs.
         settle_time: as in the launch contract, added to the hold.
+        snapshot_time: so long a site may take for the snapshot of a disk; added where the workload keeps one.
         hold_window: a longer workload is paid for by a hold of this length, which is extended as time goes by.
     """
 
     stop_delay: timedelta = timedelta(minutes=15)
     settle_time: timedelta = timedelta(minutes=2)
     hold_window: timedelta = timedelta(days=7)
+    snapshot_time: timedelta = timedelta(hours=2)
 
     @property
     def margin(self) -> timedelta:

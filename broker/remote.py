@@ -36,6 +36,7 @@ class PartKind(StrEnum):
     PORT = "port"
     SERVER = "server"
     ADDRESS = "address"
+    SNAPSHOT = "snapshot"
 
 
 class MachineState(StrEnum):
@@ -54,13 +55,22 @@ class MachineState(StrEnum):
     UNKNOWN = "unknown"
 
 
+class SnapshotState(StrEnum):
+    """Whether a machine can be started from a snapshot: not yet, yes, or never."""
+
+    SAVING = "saving"
+    READY = "ready"
+    FAILED = "failed"
+
+
 class Capability(Flag):
-    """Optional abilities of an adapter, each with its own Protocol below."""
+    """Optional abilities of an adapter: the Protocols of `broker.ports`, and parts of kind SNAPSHOT."""
 
     NONE = 0
     POWER = auto()
     SHELVE = auto()
     ENDINGS = auto()
+    SNAPSHOT = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +153,15 @@ class RemoteMachine(RemotePart):
     launched_at: datetime | None
     addresses: tuple[str, ...] = ()
     fault: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteSnapshot(RemotePart):
+    """What was on a machine's disk at one moment, as a look or a listing saw it; `size_gib` None: not said (yet)."""
+
+    state: SnapshotState
+    raw_status: str
+    size_gib: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)

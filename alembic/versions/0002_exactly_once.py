@@ -12,6 +12,17 @@ branch_labels = None
 depends_on = None
 
 
+STATES = ("pending", "building", "running", "stopped", "shelved", "error", "deleting", "unknown", "gone")
+# Columns that say "snapshot" from now on too, and what they said before.
+SNAPSHOTS = (
+    ("leases", "desired", ("running", "stopped", "shelved", "gone")),
+    ("leases", "state", STATES),
+    ("observations", "state", STATES),
+    ("segments", "state", STATES),
+    ("parts", "kind", ("key_pair", "port", "server", "address")),
+)
+
+
 # Every new column may be left out by the code of the version before.
 def upgrade() -> None:
     op.add_column("installations", sa.Column("imprint", sa.String(), nullable=True))
@@ -20,6 +31,12 @@ def upgrade() -> None:
     _imprint()
     op.add_column("leases", sa.Column("grace", sa.Interval(), nullable=True))
     op.add_column("leases", sa.Column("scope", sa.String(), nullable=True))
+    op.add_column("leases", sa.Column("keep", sa.Interval(), nullable=True))
+    op.add_column("leases", sa.Column("snapshot_time", sa.Interval(), nullable=True))
+    op.add_column("leases", sa.Column("lapsed_at", sa.DateTime(timezone=True), nullable=True))
+    op.add_column("parts", sa.Column("ready_at", sa.DateTime(timezone=True), nullable=True))
+    for table, column, words in SNAPSHOTS:
+        _allow(table, column, (*words, "snapshot"))
     op.add_column("leases", sa.Column("must_find", sa.Boolean(), server_default=sa.false(), nullable=False))
     op.add_column("leases", sa.Column("settle_failures", sa.Integer(), server_default=sa.text("0"), nullable=False))
     op.add_column("leases", sa.Column("settle_trouble", sa.String(), nullable=True))
@@ -54,6 +71,13 @@ def upgrade() -> None:
     op.create_index(
         "ix_messages_due", "messages", ["next_try_at"], unique=False, postgresql_where=sa.text("sent_at IS NULL")
     )
+
+
+def _allow(table: str, column: str, words: tuple[str, ...]) -> None:
+    """Let a column of text hold these words, and no others."""
+    name = op.f(f"ck_{table}_{column}")
+    op.drop_constraint(name, table, type_="check")
+    op.create_check_constraint(name, table, sa.column(column).in_(words))
 
 
 def _charges() -> None:
@@ -94,6 +118,13 @@ def _imprint() -> None:
 
 
 def downgrade() -> None:
+    # Fails while a snapshot is kept: the version before knows of none.
+    for table, column, words in SNAPSHOTS:
+        _allow(table, column, words)
+    op.drop_column("parts", "ready_at")
+    op.drop_column("leases", "lapsed_at")
+    op.drop_column("leases", "snapshot_time")
+    op.drop_column("leases", "keep")
     op.drop_index("ix_messages_due", table_name="messages", postgresql_where=sa.text("sent_at IS NULL"))
     op.drop_table("messages")
     op.drop_column("projects", "contacts")

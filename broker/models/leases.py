@@ -15,17 +15,23 @@ from broker.remote import Fence, MachineState, PartKind
 
 
 class Desired(StrEnum):
-    """What Leeway wants a lease to be. A lease that is desired GONE never goes back."""
+    """What Leeway wants a lease to be. From SNAPSHOT (all but a snapshot of its disk goes) it only goes on to GONE."""
 
     RUNNING = "running"
     STOPPED = "stopped"
     SHELVED = "shelved"
+    SNAPSHOT = "snapshot"
     GONE = "gone"
+
+
+# The machine has no way back.
+ENDING = (Desired.SNAPSHOT, Desired.GONE)
 
 
 class LeaseState(StrEnum):
     """What is known of a lease: PENDING before its machine is made, then what the site says, GONE when all parts are.
 
+    SNAPSHOT: the machine is gone, and a snapshot of its disk is kept.
     UNKNOWN: the site's status cannot be read, or the machine does not show and is not yet known to be absent.
     """
 
@@ -37,6 +43,7 @@ class LeaseState(StrEnum):
     ERROR = "error"
     DELETING = "deleting"
     UNKNOWN = "unknown"
+    SNAPSHOT = "snapshot"
     GONE = "gone"
 
 
@@ -68,6 +75,9 @@ class Lease(Base):
     started_at: Mapped[datetime | None]  # first seen running, by the site's word where it has one
     ends_at: Mapped[Time]
     grace: Mapped[timedelta | None]  # after its end it stays off so long before it is deleted, paid by the hold
+    keep: Mapped[timedelta | None]  # a snapshot is taken before it is deleted, and kept so long; None: no snapshot
+    snapshot_time: Mapped[timedelta | None]  # so long the site may take for that
+    lapsed_at: Mapped[datetime | None]  # when the grace was over, and SNAPSHOT was desired: `keep` counts from here
     gone_at: Mapped[datetime | None]
     stop_reason: Mapped[str | None]
     failure: Mapped[str | None]  # why the site could not give the machine; None once it ran
@@ -111,6 +121,7 @@ class Part(Base):
     is_harmless: Mapped[bool]
     remote_id: Mapped[str | None]
     made_at: Mapped[datetime | None]
+    ready_at: Mapped[datetime | None]  # of a snapshot: it is whole
     gone_at: Mapped[datetime | None]
 
 

@@ -61,11 +61,21 @@ def test_what_runs_is_open_and_what_never_was_seen_is_nothing() -> None:
 
 
 def test_the_site_is_not_believed_about_the_future_nor_before_the_former_change() -> None:
-    for since in (2.1, 1, 0.5):
+    for since in (2.1, 0.5):
         assert spans(meter([seen(1, BUILDING), seen(2, RUNNING, since=since)], BY))[1] == (2, None, "running")
     # Nor about a time before the lease was made.
     assert spans(meter([seen(1, RUNNING, since=-1)], BY)) == [(1, None, "running")]
     assert spans(meter([seen(1, RUNNING, since=0.5)], BY)) == [(0.5, None, "running")]
+
+
+def test_a_word_in_whole_seconds_may_lie_just_before_a_sighting_within_that_second() -> None:
+    """Nova cuts its times to whole seconds: seen building at 10:00:37.7, active since 10:00:37, seen at 10:00:39.3."""
+    second = 1 / 3600
+    for since in (1 - 0.9 * second, 1):
+        assert spans(meter([seen(1, BUILDING), seen(2, RUNNING, since=since)], BY)) == [(1, None, "running")]
+    assert spans(meter([seen(1, RUNNING, since=-0.9 * second)], BY)) == [(0, None, "running")]
+    too_early = [seen(1, BUILDING), seen(2, RUNNING, since=1 - second)]
+    assert spans(meter(too_early, BY)) == [(1, 2, "building"), (2, None, "running")]
 
 
 def test_an_end_is_never_before_the_former_change_nor_after_it_was_seen() -> None:

@@ -133,7 +133,9 @@ class TestAmount:
             ("12.345", "SU@vsc", "12.35 SU@vsc"),
         ],
     )
-    def test_people_see_the_minor_unit_rounded_half_up_and_never_nothing_for_a_little(self, value: str, code: str, shown: str) -> None:
+    def test_people_see_the_minor_unit_rounded_half_up_and_never_nothing_for_a_little(
+        self, value: str, code: str, shown: str
+    ) -> None:
         assert str(Amount.of(value, code)) == shown
 
     @pytest.mark.parametrize("text", ["12", "EUR", "12 euro", "x EUR", "12 EUR EUR", "1e99 EUR", ""])
