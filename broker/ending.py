@@ -9,8 +9,10 @@ from broker.extensions import HOLD_REFUSED, ROLL
 from broker.launching import Pass, close_stuck, tell_stuck
 from broker.lease_view import View
 from broker.models.audit import Finding
-from broker.models.leases import Desired, Lease
+from broker.models.leases import ENDING, Desired, Lease, Part
 from broker.models.workloads import Order
+from broker.remote import PartKind
+from broker.snapshots import post_loss
 from broker.timeline import tell
 
 
@@ -25,12 +27,18 @@ def tell_if_over(run: Pass, view: View) -> None:
     """Leeway ends nothing at a site that it only observes: a person is told while something should end there."""
     lease = view.lease
     with run.sessions.begin() as session:
-        if lease.desired is not Desired.GONE and view.now < view.deleted_at:
+        if not _should_end(view):
             close_stuck(session, lease.id)
             return
         why = "its time is over, and Leeway only observes its site"
         hint = "Delete it at the site, or have Leeway act there again: it runs on, and is charged."
         tell_stuck(session, session.get_one(Lease, lease.id), why, hint=hint, now=view.now)
+
+
+def _should_end(view: View) -> bool:
+    if view.lease.desired is Desired.SNAPSHOT:
+        return view.part(PartKind.SERVER).gone_at is None or view.kept_no_longer(frozenset()) is not None
+    return view.lease.desired is Desired.GONE or view.now >= view.deleted_at
 
 
 def fund(run: Pass, lease: Lease) -> None:
@@ -47,13 +55,33 @@ def fund(run: Pass, lease: Lease) -> None:
 
 
 def end(run: Pass) -> None:
-    """Unless it was extended since the rows were read: whoever extends it waits for its row, or finds it GONE."""
+    """Unless it was extended since the rows were read: whoever extends it waits for its row, or finds it ending.
+
+    What ran, and keeps a snapshot, goes by way of that.
+    """
     with writing(run.sessions, run.mine) as (session, row):
+        if row.desired in ENDING:
+            return
         order = session.get_one(Order, row.order_id)
         now = session.scalars(select(func.clock_timestamp())).one()
         if now < View(row, order.state, now, order.held_until).deleted_at:
             return
         unpaid = order.held_until is not None and order.held_until < row.ends_at
-        row.desired = Desired.GONE
         row.stop_reason = "the money that could be set aside is used up" if unpaid else "its end date has come"
+        if row.keep is not None and row.started_at is not None:
+            row.desired, row.lapsed_at = Desired.SNAPSHOT, now
+        else:
+            row.desired = Desired.GONE
         tell(session, row, "end", row.stop_reason)
+
+
+def end_keeping(run: Pass, lease: Lease, reason: str) -> None:
+    """No snapshot is kept any longer, or there is none to keep. Rows may have changed since: all of it goes."""
+    with writing(run.sessions, run.mine) as (session, row):
+        if row.desired is not Desired.SNAPSHOT:
+            return
+        row.desired, row.stop_reason = Desired.GONE, reason
+        tell(session, row, "end", reason)
+        was_kept = exists().where(Part.lease_id == lease.id, Part.kind == PartKind.SNAPSHOT, Part.ready_at.is_not(None))
+        if not session.scalars(select(was_kept)).one():
+            post_loss(session, row, why=f"{reason}. {row.trouble or ''}".strip())

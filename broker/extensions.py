@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from broker.errors import Conflict, GrantExhausted, InvalidInput, NotFound, PriceUnknown, RateMissing, Rejected
 from broker.models.audit import Event, Finding
-from broker.models.leases import Desired, Lease
+from broker.models.leases import ENDING, Lease
 from broker.models.workloads import Order, WorkloadRow
 from broker.orders import GOING_ON, RECONCILE, ROW, live_leases
 from broker.ports import Jobs, Ledger
@@ -130,7 +130,7 @@ def due_to_roll(order: Order, *, now: datetime, window: timedelta) -> bool:
 
 def orders_to_roll(session: Session, *, now: datetime, window: timedelta) -> list[UUID]:
     """Orders that are due to roll, and have a machine to keep; in the order of their ids."""
-    keeps = exists().where(Lease.order_id == Order.id, Lease.gone_at.is_(None), Lease.desired != Desired.GONE)
+    keeps = exists().where(Lease.order_id == Order.id, Lease.gone_at.is_(None), Lease.desired.not_in(ENDING))
     due = select(Order.id).where(Order.state.in_(GOING_ON), Order.held_until < now + window / 2, keeps)
     return list(session.scalars(due.order_by(Order.id)))
 
@@ -198,7 +198,7 @@ def _lock(session: Session, order_id: UUID, ledger: Ledger) -> tuple[Order, list
 
 
 def _kept(leases: Iterable[Lease]) -> list[Lease]:
-    return [lease for lease in leases if lease.desired is not Desired.GONE]
+    return [lease for lease in leases if lease.desired not in ENDING]
 
 
 def _hold(

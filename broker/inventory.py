@@ -255,7 +255,7 @@ def _refuse_another_scope(session: Session, turn: Turn, listing: Listing) -> Non
         .where(
             Lease.site_id == turn.site_id,
             Lease.gone_at.is_(None),
-            Part.kind == PartKind.SERVER,
+            Part.kind.in_((PartKind.SERVER, PartKind.SNAPSHOT)),
             Part.remote_id.is_not(None),
             Part.gone_at.is_(None),
         )

@@ -18,7 +18,17 @@ from broker.lease_view import paid_until
 from broker.models.leases import OPEN, Desired, LaunchAttempt, Lease, Outcome, Part
 from broker.models.workloads import Order
 from broker.ports import CloudAdapter
-from broker.remote import Deadline, Fence, MachineSpec, MachineState, PartKind, RemoteMachine, RemotePart, Tags
+from broker.remote import (
+    Deadline,
+    Fence,
+    MachineSpec,
+    MachineState,
+    PartKind,
+    PartSpec,
+    RemoteMachine,
+    RemotePart,
+    Tags,
+)
 from broker.timeline import Concern, close_finding, raise_finding, tell
 from broker.tools import Timing, Tools
 from broker.values import new_id
@@ -91,7 +101,9 @@ def require_scope(run: Pass, lease: Lease) -> None:
 
 def plan(run: Pass, lease: Lease) -> None:
     """Write down the parts that the site's way of making a machine needs, and which credential scope they are in."""
-    specs = run.adapter.plan(MachineSpec(**lease.spec))
+    specs = [*run.adapter.plan(MachineSpec(**lease.spec))]
+    if lease.keep is not None:  # made only when the machine's time is over (`broker.snapshots`)
+        specs.append(PartSpec(PartKind.SNAPSHOT, Fence.NONE, is_harmless=True))
     with writing(run.sessions, run.mine) as (session, row):
         row.scope = run.scope
         for position, spec in enumerate(specs):
@@ -158,7 +170,8 @@ def make(run: Pass, lease: Lease, part: Part) -> None:
     # The monotonic clock is read before the row's `give_up_at` is set, so the request never goes out after it.
     deadline = run.deadline()
     attempt = _open_attempt(run, lease, part)
-    tags = Tags(run.tools.installation, lease.id, attempt.id, lease.project, lease.ends_at)
+    until = lease.ends_at if part.kind is not PartKind.SNAPSHOT else attempt.started_at + (lease.keep or timedelta(0))
+    tags = Tags(run.tools.installation, lease.id, attempt.id, lease.project, until)
     try:
         remote_id = run.adapter.make(
             part.kind, MachineSpec(**lease.spec), tags=tags, made=_made(lease), deadline=deadline
@@ -196,6 +209,9 @@ def _open_attempt(run: Pass, lease: Lease, part: Part) -> LaunchAttempt:
         session.add(attempt)
         if part.kind is PartKind.SERVER:
             tell(session, row, "launch", f"asking the site for the machine (try {number})", attempt=str(attempt.id))
+        if part.kind is PartKind.SNAPSHOT:
+            text = f"asking the site for a snapshot of the disk (try {number})"
+            tell(session, row, "snapshot", text, attempt=str(attempt.id))
     return attempt
 
 

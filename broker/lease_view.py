@@ -12,11 +12,19 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.orm.attributes import set_committed_value
 
+from broker.errors import SiteBusy, SiteDenied
 from broker.models.federation import Site
-from broker.models.leases import Desired, LaunchAttempt, Lease, Outcome, Part
+from broker.models.leases import ENDING, Desired, LaunchAttempt, Lease, Outcome, Part
 from broker.models.workloads import Order, OrderState
+from broker.remote import PartKind
 
 T = TypeVar("T")
+
+# Refusals that are about us or the moment, not about the offer: the same request may be sent again.
+TRY_AGAIN = frozenset({SiteBusy.code, SiteDenied.code})
+# So many tries at a snapshot must have failed before a machine is deleted without one.
+TRIES = 3
+_FAILED = (Outcome.REFUSED, Outcome.ABSENT, Outcome.DISCARD, Outcome.GONE)
 
 
 def paid_until(lease: Lease, held_until: datetime | None) -> datetime:
@@ -57,12 +65,59 @@ class View:
     def is_unpaid(self) -> bool:
         """Its money is used up before its end; whether more was asked for, and refused, is another question."""
         lease, until = self.lease, self.held_until
-        return lease.desired is not Desired.GONE and until is not None and until < lease.ends_at and until <= self.now
+        return lease.desired not in ENDING and until is not None and until < lease.ends_at and until <= self.now
 
     @property
     def power(self) -> Desired:
-        """What the machine should be now: off, in the grace."""
-        return self.lease.desired if self.now < self.paid_until else Desired.SHELVED
+        """What the machine should be now: off, in the grace. Of a shelved one Nova takes no snapshot."""
+        if self.now < self.paid_until:
+            return self.lease.desired
+        return Desired.SHELVED if self.lease.keep is None else Desired.STOPPED
+
+    @property
+    def saved_by(self) -> datetime:
+        """Until when the snapshot of an ending machine is to be whole: the hold has the money for so long."""
+        return (self.lease.lapsed_at or self.now) + (self.lease.snapshot_time or timedelta(0))
+
+    @property
+    def kept_until(self) -> datetime | None:
+        """Until when the snapshot is kept; None where there is none yet."""
+        ready_at = self.part(PartKind.SNAPSHOT).ready_at
+        return None if ready_at is None or self.lease.keep is None else ready_at + self.lease.keep
+
+    def kept_no_longer(self, done: frozenset[UUID]) -> str | None:
+        """Why the snapshot of an ending machine, or the wait for it, is over; None while it is not.
+
+        A machine is not given up for the time alone: Leeway, or its site, may have been away all that time.
+        """
+        server, snapshot = self.part(PartKind.SERVER), self.part(PartKind.SNAPSHOT)
+        if self.kept_until is not None and self.now >= self.kept_until:
+            return "its snapshot was kept for as long as was ordered"
+        if server.gone_at is not None:
+            has_snapshot = snapshot.remote_id is not None and snapshot.gone_at is None
+            return None if has_snapshot else "the machine is gone, and there is no snapshot of its disk"
+        if snapshot.ready_at is not None:
+            return None
+        if snapshot.made_at is not None:
+            is_late = self.now >= snapshot.made_at + (self.lease.snapshot_time or timedelta(0))
+            return "the site did not finish the snapshot of its disk" if is_late and snapshot.id in done else None
+        failed = sum(attempt.part_id == snapshot.id and _has_failed(attempt) for attempt in self.lease.attempts)
+        is_late = failed >= TRIES and self.now >= self.saved_by
+        return f"the site refused {failed} times to take a snapshot of its disk" if is_late else None
+
+    @property
+    def next_change(self) -> datetime | None:
+        """The next moment at which the clock alone asks for another step."""
+        if self.lease.desired is Desired.GONE:
+            return None
+        ladder: tuple[datetime | None, ...] = (self.paid_until, self.deleted_at)
+        if self.lease.desired is Desired.SNAPSHOT:
+            ladder = (self.saved_by, self.kept_until)
+        return min((moment for moment in ladder if moment is not None and self.now < moment), default=None)
+
+    def part(self, kind: PartKind) -> Part:
+        """The lease's part of a kind that it has."""
+        return next(part for part in self.lease.parts if part.kind is kind)
 
     def last_attempt(self, part: Part) -> LaunchAttempt | None:
         """The newest try at making the part that was not thrown away."""
@@ -70,6 +125,10 @@ class View:
             a for a in self.lease.attempts if a.part_id == part.id and a.outcome not in (Outcome.DISCARD, Outcome.GONE)
         ]
         return tries[-1] if tries else None
+
+
+def _has_failed(attempt: LaunchAttempt) -> bool:
+    return attempt.outcome in _FAILED and attempt.error_code not in TRY_AGAIN
 
 
 def read(sessions: sessionmaker[Session], lease_id: UUID) -> View:

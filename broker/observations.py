@@ -19,6 +19,9 @@ from broker.models.workloads import Order
 from broker.remote import MachineState, RemoteMachine
 from broker.timeline import tell
 
+# States of ours that a sighting of the machine does not take back.
+_GOING = (LeaseState.DELETING, LeaseState.SNAPSHOT)
+
 
 def see(session: Session, lease: Lease, machine: RemoteMachine, *, seen_at: datetime, last: Observation | None) -> bool:
     """Write down a machine that was seen; True where its state or type changed.
@@ -52,7 +55,8 @@ def see(session: Session, lease: Lease, machine: RemoteMachine, *, seen_at: date
             # wrong, and the end is counted from here: not before the lease, not in the future.
             _start(session, lease, min(max(machine.launched_at or seen_at, lease.made_at), seen_at))
         tell(session, lease, "state", _words(machine))
-    if lease.desired is not Desired.GONE or machine.state is MachineState.DELETING:
+    is_going = lease.desired is Desired.GONE or (lease.desired is Desired.SNAPSHOT and lease.state in _GOING)
+    if not is_going or machine.state is MachineState.DELETING:
         lease.state = state
     return changed
 
@@ -64,7 +68,28 @@ def see_gone(session: Session, lease: Lease, *, seen_at: datetime, ended_at: dat
         return
     lease.seen_at, lease.missing_since, lease.is_missing = seen_at, None, False
     session.add(end_after(last, seen_at=seen_at, ended_at=ended_at, is_estimated=is_estimated))
-    tell(session, lease, "state", "the machine is gone" + (" (its end is estimated)" if is_estimated else ""))
+    what = "snapshot" if last.state is LeaseState.SNAPSHOT else "machine"
+    tell(session, lease, "state", f"the {what} is gone" + (" (its end is estimated)" if is_estimated else ""))
+
+
+def see_kept(session: Session, lease: Lease, *, seen_at: datetime, ended_at: datetime) -> None:
+    """Write down that the machine is gone, and that a snapshot of its disk is what is left."""
+    last = last_observations(session, [lease.id]).get(lease.id)
+    lease.seen_at, lease.missing_since, lease.is_missing = seen_at, None, False
+    lease.state = LeaseState.SNAPSHOT
+    if last is None or last.state in (LeaseState.SNAPSHOT, LeaseState.GONE):
+        return
+    session.add(
+        Observation(
+            lease_id=lease.id,
+            seen_at=seen_at,
+            state=LeaseState.SNAPSHOT,
+            raw_status="",
+            instance_type=last.instance_type,
+            since=ended_at,
+        )
+    )
+    tell(session, lease, "state", "the machine is gone, a snapshot of its disk is kept")
 
 
 def end_after(last: Observation, *, seen_at: datetime, ended_at: datetime, is_estimated: bool) -> Observation:

@@ -32,7 +32,7 @@ from broker.launching import close_stuck
 from broker.models.catalogue import Offer
 from broker.models.federation import Site
 from broker.models.holds import QuotaHold
-from broker.models.leases import OPEN, Desired, LaunchAttempt, Lease, LeaseState, Outcome, Part
+from broker.models.leases import ENDING, OPEN, Desired, LaunchAttempt, Lease, LeaseState, Outcome, Part
 from broker.models.workloads import Order, OrderState, Quote, QuoteOffer, WorkloadRow
 from broker.placement import Workload
 from broker.ports import Jobs, Ledger
@@ -220,9 +220,9 @@ def set_power(session: Session, order_id: UUID, desired: Desired, *, jobs: Jobs,
 
     Raises:
         Conflict: the order is ending or over, or Leeway only observes.
-        InvalidInput: for `Desired.GONE`, which is `stop_order`'s.
+        InvalidInput: for what ends a machine, which is `stop_order`'s and the stop ladder's.
     """
-    if desired is Desired.GONE:
+    if desired in ENDING:
         raise InvalidInput("desired", "ending an order is another request")
     refuse_while_observing(session)
     order = session.get(Order, order_id, with_for_update=ROW, populate_existing=True)
@@ -230,12 +230,14 @@ def set_power(session: Session, order_id: UUID, desired: Desired, *, jobs: Jobs,
         raise NotFound(f"there is no order {order_id}")
     if order.state not in GOING_ON:
         raise Conflict(f"the order is {order.state}", hint="Order the workload again.")
+    leases = [lease for lease in session.scalars(live_leases(order.id)) if lease.desired not in ENDING]
+    if not leases:
+        raise Conflict("its machines are ending, or only snapshots of them are left", hint="Order the workload again.")
     tell_order(session, order, "power", f"asked to be {desired}", actor=actor)
-    for lease in session.scalars(live_leases(order.id)):
-        if lease.desired is not Desired.GONE:
-            lease.desired = desired
-            lease.next_look_at = func.clock_timestamp()
-            jobs.defer(session, RECONCILE, str(lease.id))
+    for lease in leases:
+        lease.desired = desired
+        lease.next_look_at = func.clock_timestamp()
+        jobs.defer(session, RECONCILE, str(lease.id))
     return order
 
 

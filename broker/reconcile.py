@@ -35,21 +35,41 @@ If it freezes and wakes up late, its writes meet another generation and stop (Fe
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
 from sqlalchemy import func, select
 
-from broker import ending, launching, removing, watching
+from broker import ending, launching, removing, snapshots, watching
 from broker.claims import Claim, claim, release
-from broker.errors import Fenced, SiteBusy, SiteDenied, SiteError
+from broker.errors import Fenced, SiteBusy, SiteError
 from broker.launching import Pass
-from broker.lease_view import View, read
-from broker.models.leases import OPEN, Desired, LaunchAttempt, Lease, LeaseState, Outcome, Part
+from broker.lease_view import TRY_AGAIN, View, read
+from broker.models.leases import OPEN, Desired, Lease, LeaseState, Outcome, Part
 from broker.models.workloads import OrderState
 from broker.orders import activate_order, finish_lease
-from broker.remote import PartKind
+from broker.remote import Capability, PartKind
+from broker.steps import (
+    OURS,
+    Activate,
+    Check,
+    Discard,
+    End,
+    EndKeeping,
+    Find,
+    Finish,
+    Found,
+    Fund,
+    GiveUp,
+    Look,
+    Make,
+    Plan,
+    Remove,
+    Renew,
+    Resolve,
+    Step,
+    Wait,
+)
 from broker.tools import Tools
 
 log = logging.getLogger(__name__)
@@ -61,105 +81,9 @@ STUCK = launching.STUCK
 UNSETTLED = timedelta(minutes=1)
 # A lease at a site that is only observed is offered again this often: it may be brokered again.
 OBSERVING = timedelta(minutes=1)
-# Refusals that are about us or the moment, not about the offer: the same request may be sent again.
-TRY_AGAIN = frozenset({SiteBusy.code, SiteDenied.code})
 
 
 # --- what to do next: pure ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Write down the parts that the machine needs."""
-
-
-@dataclass(frozen=True, slots=True)
-class Discard:
-    """Delete what an attempt made and the part does not want; look until it is gone."""
-
-    attempt: LaunchAttempt
-    part: Part
-
-
-@dataclass(frozen=True, slots=True)
-class Resolve:
-    """Find out what an open attempt made; or, before the lease ends, what one made that seemed to have made nothing."""
-
-    attempt: LaunchAttempt
-    part: Part
-
-
-@dataclass(frozen=True, slots=True)
-class Find:
-    """The rows come out of a backup: find what else was made for a part, before anything is done."""
-
-    part: Part
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """All parts were searched for: from here on the lease is like any other."""
-
-
-@dataclass(frozen=True, slots=True)
-class Make:
-    """Open an attempt and send its request."""
-
-    part: Part
-
-
-@dataclass(frozen=True, slots=True)
-class GiveUp:
-    """The site cannot give this machine: end the lease, so that the next offer can be tried."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Remove:
-    """Delete a part; look until it is gone."""
-
-    part: Part
-
-
-@dataclass(frozen=True, slots=True)
-class Finish:
-    """Nothing of the lease exists any more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fund:
-    """Its money is used up: it is over only if more was refused. Where Leeway was away, nobody has asked for more."""
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """Its time is over, and so is the grace after it: the machine goes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Activate:
-    """The first machine of the order runs: the order is active."""
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """Look at the machine, and bring its power state to `power`."""
-
-    server: Part
-    power: Desired
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Nothing to do for `time`; None: until something wakes the lease."""
-
-    time: timedelta | None
-
-
-Step = Find | Found | Plan | Discard | Resolve | Make | GiveUp | Remove | Finish | Fund | End | Activate | Look | Wait
-# Steps that need no site: they are taken also while it is away.
-OURS = (Found, GiveUp, Fund, End, Activate, Finish)
 
 
 def decide(view: View, done: frozenset[UUID]) -> Step:
@@ -170,6 +94,8 @@ def decide(view: View, done: frozenset[UUID]) -> Step:
     first = _before_anything_new(view, done)
     if first is not None:
         return first
+    if view.lease.desired is Desired.SNAPSHOT:
+        return _towards_snapshot(view, done)
     return _towards_gone(view.lease, done) if view.lease.desired is Desired.GONE else _towards_running(view, done)
 
 
@@ -187,13 +113,25 @@ def _before_anything_new(view: View, done: frozenset[UUID]) -> Step | None:  # n
         return Wait(None if lease.settled_at is not None else UNSETTLED)
     if view.is_unpaid and lease.order_id not in done:
         return Wait(None) if lease.id in done else Fund()
-    if lease.desired is not Desired.GONE and view.now >= view.deleted_at:
-        unseen = next((part for part in lease.parts if _is_unseen(lease, part) and part.id not in done), None)
-        return End() if unseen is None else Look(unseen, lease.desired)
+    over = _over(view, done)
+    if over is not None:
+        return over
     for attempt in lease.attempts:
         if attempt.outcome in OPEN:
             return Wait(None) if attempt.id in done else Resolve(attempt, parts[attempt.part_id])
     return None
+
+
+def _over(view: View, done: frozenset[UUID]) -> Step | None:
+    """What the clock ends: the machine, or the keeping of its snapshot."""
+    lease = view.lease
+    if lease.desired is Desired.SNAPSHOT:
+        reason = view.kept_no_longer(done)
+        return None if reason is None else EndKeeping(reason)
+    if lease.desired is Desired.GONE or view.now < view.deleted_at:
+        return None
+    unseen = next((part for part in lease.parts if _is_unseen(lease, part) and part.id not in done), None)
+    return End() if unseen is None else Look(unseen, lease.desired)
 
 
 def _is_unseen(lease: Lease, part: Part) -> bool:
@@ -209,24 +147,49 @@ def _towards_found(lease: Lease, done: frozenset[UUID]) -> Step:
 
 
 def _towards_gone(lease: Lease, done: frozenset[UUID]) -> Step:
+    """All parts go."""
+    return _away(lease, done, but=None) or Finish()
+
+
+def _towards_snapshot(view: View, done: frozenset[UUID]) -> Step:
+    """Nothing of the machine goes before a snapshot of its disk, taken after its end, is whole; then all but that."""
+    lease, server, snapshot = view.lease, view.part(PartKind.SERVER), view.part(PartKind.SNAPSHOT)
+    if server.gone_at is None and snapshot.ready_at is None:
+        must_look = lease.is_missing or (snapshot.remote_id is None and lease.state is LeaseState.SHELVED)
+        if must_look:  # of a shelved machine Nova takes no snapshot
+            return Wait(None) if server.id in done else Look(server, Desired.STOPPED)
+        if snapshot.id in done:
+            return Wait(None)
+        if snapshot.remote_id is None:
+            return Make(snapshot)
+        is_old = snapshot.made_at is not None and snapshot.made_at < (lease.lapsed_at or view.now)
+        return Renew(server, snapshot) if is_old else Check(server, snapshot)
+    following = _away(lease, done, but=snapshot)
+    if following is not None:
+        return following
+    return Wait(None) if snapshot.id in done else Check(server, snapshot)
+
+
+def _away(lease: Lease, done: frozenset[UUID], *, but: Part | None) -> Step | None:
     """Parts go in the reverse order of their making; the machine is seen gone before what it was made on.
 
     A harmless part that is not gone yet holds nothing up, else the machine would run on. Before all that, whatever came
     too late to be found: it may use the parts that are left.
     """
     for attempt in lease.attempts:
-        if attempt.outcome is Outcome.ABSENT and attempt.id not in done:
+        is_kept = but is not None and attempt.part_id == but.id
+        if attempt.outcome is Outcome.ABSENT and attempt.id not in done and not is_kept:
             return Resolve(attempt, next(part for part in lease.parts if part.id == attempt.part_id))
     is_left = any(attempt.outcome is Outcome.DISCARD for attempt in lease.attempts)
     for part in reversed(lease.parts):
-        if part.remote_id is None or part.gone_at is not None:
+        if part is but or part.remote_id is None or part.gone_at is not None:
             continue
         if part.id not in done:
             return Remove(part)
         if not part.is_harmless:
             return Wait(None)
         is_left = True
-    return Wait(None) if is_left else Finish()
+    return Wait(None) if is_left else None
 
 
 def _towards_running(view: View, done: frozenset[UUID]) -> Step:
@@ -234,7 +197,7 @@ def _towards_running(view: View, done: frozenset[UUID]) -> Step:
     if not view.lease.parts:
         return Plan()
     for part in view.lease.parts:
-        if part.remote_id is not None or part.gone_at is not None:
+        if part.remote_id is not None or part.gone_at is not None or part.kind is PartKind.SNAPSHOT:
             continue
         last = view.last_attempt(part)
         is_refused = last is not None and last.outcome is Outcome.REFUSED and last.error_code not in TRY_AGAIN
@@ -321,9 +284,8 @@ def _steps(run: Pass) -> timedelta | None:
 def _wait(run: Pass, view: View, step: Wait) -> timedelta | None:
     """The shortest of what the step and the pass ask for; else the end date, where the lease still runs."""
     asked = [time for time in (step.time, run.look_in) if time is not None]
-    if view.lease.desired is not Desired.GONE and view.now < view.deleted_at:
-        following = view.paid_until if view.now < view.paid_until else view.deleted_at
-        asked.append(following - view.now)
+    if view.next_change is not None:
+        asked.append(view.next_change - view.now)
     return min(asked, default=None)
 
 
@@ -338,6 +300,10 @@ def _take(run: Pass, view: View, step: Step) -> None:  # noqa: C901, PLR0912 - a
         case Found():
             launching.found(run)
         case Plan():
+            if lease.keep is not None and Capability.SNAPSHOT not in run.adapter.capabilities:
+                why = "the site can take no snapshot"
+                ending.want_gone(run, f"the site cannot give it: {why}", failure=why)
+                return
             launching.plan(run, lease)
         case Discard(attempt, part):
             removing.discard(run, attempt, part)
@@ -351,6 +317,12 @@ def _take(run: Pass, view: View, step: Step) -> None:  # noqa: C901, PLR0912 - a
             ending.fund(run, lease)
         case End():
             ending.end(run)
+        case Check(server, snapshot):
+            snapshots.check(run, server, snapshot, asked_at=view.now)
+        case Renew(server, snapshot):
+            snapshots.renew(run, lease, server, snapshot, asked_at=view.now)
+        case EndKeeping(reason):
+            ending.end_keeping(run, lease, reason)
         case Remove(part):
             removing.remove(run, lease, part, now=view.now)
         case Activate():

@@ -26,7 +26,7 @@ from broker.messages import Draft, post_message
 from broker.models.audit import Event, Finding
 from broker.models.catalogue import Offer
 from broker.models.federation import Site
-from broker.models.leases import Desired, Lease
+from broker.models.leases import ENDING, Lease
 from broker.models.messages import Message
 from broker.models.people import Project
 from broker.models.workloads import Order, QuoteOffer, WorkloadRow
@@ -142,7 +142,7 @@ def _going_on(session: Session, now: datetime) -> list[GoingOn]:
             func.max(Lease.ends_at).label("ends_at"),
             (func.count(Lease.started_at) > 0).label("has_started"),
         )
-        .where(Lease.gone_at.is_(None), Lease.desired != Desired.GONE)
+        .where(Lease.gone_at.is_(None), Lease.desired.not_in(ENDING))
         .group_by(Lease.order_id)
         .subquery()
     )
@@ -214,7 +214,7 @@ def _leases(session: Session, order_ids: Collection[UUID]) -> dict[UUID, list[_M
         .join(QuoteOffer, QuoteOffer.id == Lease.quote_offer_id)
         .join(Offer, Offer.id == QuoteOffer.offer_id)
         .join(Order, Order.id == Lease.order_id)
-        .where(Lease.order_id.in_(order_ids), Lease.gone_at.is_(None), Lease.desired != Desired.GONE)
+        .where(Lease.order_id.in_(order_ids), Lease.gone_at.is_(None), Lease.desired.not_in(ENDING))
         .order_by(Lease.member, Lease.id)
     ):
         with exact():

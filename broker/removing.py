@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import func, select, update
+from sqlalchemy import exists, func, select, update
 from sqlalchemy.orm import Session
 
 from broker.claims import writing
 from broker.errors import SiteError
 from broker.launching import Pass, close_stuck, tell_stuck
 from broker.models.audit import Event
-from broker.models.leases import Desired, LaunchAttempt, Lease, LeaseState, Outcome, Part
-from broker.observations import last_observations, see, see_gone
+from broker.models.holds import QuotaHold
+from broker.models.leases import ENDING, Desired, LaunchAttempt, Lease, LeaseState, Outcome, Part
+from broker.observations import last_observations, see, see_gone, see_kept
 from broker.ports import Endings
 from broker.remote import Fence, PartKind, RemoteMachine
 from broker.timeline import Concern, raise_finding, tell
@@ -50,7 +51,7 @@ def discard(run: Pass, attempt: LaunchAttempt, part: Part) -> None:
 
 def _tell_of_lost_network(session: Session, lease: Lease) -> None:
     """Nova, clearing away the machine that lost the port, takes it from the one that has it (measured: 10 of 10)."""
-    if lease.gone_at is not None or lease.desired is Desired.GONE:
+    if lease.gone_at is not None or lease.desired in ENDING:
         return
     concern = Concern(
         kind=NETWORK_FINDING,
@@ -96,9 +97,32 @@ def remove(run: Pass, lease: Lease, part: Part, *, now: datetime) -> None:
         end = end_of(run, lease, part, now=now)  # nobody saw it happen
     with writing(run.sessions, run.mine) as (session, row):
         gone_at = session.scalars(select(func.clock_timestamp())).one()
-        session.execute(update(Part).where(Part.id == part.id).values(gone_at=gone_at))
         if is_machine:
-            see_gone(session, row, seen_at=gone_at, ended_at=end.at, is_estimated=end.is_estimated)
+            note_machine_gone(session, row, part, end, gone_at=gone_at)
+            return
+        session.execute(update(Part).where(Part.id == part.id).values(gone_at=gone_at))
+        if part.kind is PartKind.SNAPSHOT and row.state is LeaseState.SNAPSHOT:
+            see_gone(session, row, seen_at=gone_at, ended_at=looked_at, is_estimated=False)
+
+
+def note_machine_gone(session: Session, lease: Lease, server: Part, end: End, *, gone_at: datetime) -> None:
+    """The machine is gone; where there is a snapshot of it that is to be kept, the lease lives on as that."""
+    session.execute(update(Part).where(Part.id == server.id).values(gone_at=gone_at))
+    is_kept = exists().where(
+        Part.lease_id == lease.id,
+        Part.kind == PartKind.SNAPSHOT,
+        Part.remote_id.is_not(None),
+        Part.gone_at.is_(None),
+    )
+    if lease.desired is Desired.GONE or not session.scalars(select(is_kept)).one():
+        see_gone(session, lease, seen_at=gone_at, ended_at=end.at, is_estimated=end.is_estimated)
+        return
+    see_kept(session, lease, seen_at=gone_at, ended_at=end.at)
+    session.execute(
+        update(QuotaHold)
+        .where(QuotaHold.lease_id == lease.id, QuotaHold.released_at.is_(None))
+        .values(released_at=gone_at)
+    )
 
 
 def _begin_to_delete(run: Pass, remote_id: str, *, asked_at: datetime) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import exists, func, select, update
+from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
 
 from broker.claims import claimed_at, writing
@@ -12,12 +12,12 @@ from broker.errors import SiteConflict
 from broker.launching import STUCK, Pass, close_stuck, tell_stuck
 from broker.lease_view import paid_until
 from broker.models.audit import Event
-from broker.models.leases import Desired, Lease, Part
+from broker.models.leases import Desired, Lease, LeaseState, Part
 from broker.models.workloads import Order
-from broker.observations import last_observations, see, see_gone
+from broker.observations import last_observations, see
 from broker.ports import Powers, Shelves
 from broker.remote import MachineState, RemoteMachine
-from broker.removing import end_of
+from broker.removing import end_of, note_machine_gone
 from broker.timeline import Concern, close_finding, raise_finding, tell
 
 FAILED_FINDING = "machine_failed"
@@ -69,9 +69,12 @@ def _absent(run: Pass, lease: Lease, server: Part, *, now: datetime) -> None:
     end = end_of(run, lease, server, now=now)
     with writing(run.sessions, run.mine) as (session, row):
         gone_at = session.scalars(select(func.clock_timestamp())).one()
-        see_gone(session, row, seen_at=gone_at, ended_at=end.at, is_estimated=end.is_estimated)
-        session.execute(update(Part).where(Part.id == server.id).values(gone_at=gone_at))
-        row.desired, row.stop_reason = Desired.GONE, "the machine vanished at the site"
+        note_machine_gone(session, row, server, end, gone_at=gone_at)
+        row.stop_reason = "the machine vanished at the site"
+        if row.state is not LeaseState.SNAPSHOT:
+            row.desired = Desired.GONE
+        elif row.desired is not Desired.SNAPSHOT:
+            row.desired, row.lapsed_at = Desired.SNAPSHOT, gone_at  # taken before a backup that these rows are of
         tell(session, row, "vanished", row.stop_reason)
 
 

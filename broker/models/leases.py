@@ -77,7 +77,7 @@ class Lease(Base):
     grace: Mapped[timedelta | None]  # after its end it stays off so long before it is deleted, paid by the hold
     keep: Mapped[timedelta | None]  # a snapshot is taken before it is deleted, and kept so long; None: no snapshot
     snapshot_time: Mapped[timedelta | None]  # so long the site may take for that
-    lapsed_at: Mapped[datetime | None]  # when the grace was over, and SNAPSHOT was desired: `keep` counts from here
+    lapsed_at: Mapped[datetime | None]  # when the grace was over, and SNAPSHOT was desired
     gone_at: Mapped[datetime | None]
     stop_reason: Mapped[str | None]
     failure: Mapped[str | None]  # why the site could not give the machine; None once it ran
