@@ -47,7 +47,7 @@ class OpenStack:
     """One project of one OpenStack. Thread-safe."""
 
     known_settings: ClassVar[tuple[str, ...]] = SETTINGS
-    capabilities = Capability.POWER | Capability.SHELVE | Capability.ENDINGS
+    capabilities = Capability.POWER | Capability.SHELVE | Capability.ENDINGS | Capability.SNAPSHOT
 
     def __init__(self, site: SiteAddress, secret: Secret, bulkhead: Bulkhead) -> None:
         """Ask nothing of the site yet.

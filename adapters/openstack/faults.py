@@ -23,6 +23,8 @@ _AMBIGUOUS = re.compile(
 )
 _CAPACITY = re.compile(r"no valid host|no more ip addresses|not enough (resources|hosts)", re.IGNORECASE)
 
+_GLANCE = frozenset({"code", "title", "message"})  # Glance says this to who accepts JSON, a web page to others
+
 _MEANINGS: dict[str, type[SiteRefused]] = {
     "OverQuota": SiteQuota,
     "IpAddressGenerationFailure": SiteCapacity,
@@ -40,12 +42,19 @@ def read_fault(body: bytes) -> Fault | None:
     """The fault in a body; None where the body is not one of these services' error documents.
 
     Nova: `{"badRequest": {"code": 400, "message": "..."}}`; Neutron: `{"NeutronError": {"type", "message", "detail"}}`
-    (in old releases a plain text); Keystone: `{"error": {"code", "message", "title"}}`.
+    (in old releases a plain text); Keystone: `{"error": {"code", "message", "title"}}`; Glance, and the middleware in
+    front of the others: `{"code": "404 Not Found", "title": "Not Found", "message": "...<br /><br />"}`.
     """
     try:
         document: Any = json.loads(body)
     except ValueError:
         return None
+    if (
+        isinstance(document, dict)
+        and document.keys() == _GLANCE
+        and all(isinstance(text, str) for text in document.values())
+    ):
+        return _fault(document["title"], document["message"].partition("<br")[0])
     if not isinstance(document, dict) or len(document) != 1:
         return None
     ((kind, content),) = document.items()

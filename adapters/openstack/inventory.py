@@ -5,7 +5,7 @@ Key pairs have no metadata, and belong to the user; their tags ride in the comme
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
@@ -14,17 +14,19 @@ from uuid import UUID
 from adapters.cloud import foreign, lease_in, part_name, tags_in_metadata, tags_in_text, utc
 from adapters.openstack.faults import says_gone
 from adapters.openstack.session import Call, Document, Service, Session, get, json_object, list_of
+from adapters.openstack.snapshots import read_snapshot, snapshots
 from adapters.openstack.states import machine_state
 from broker.errors import SiteUnknown
 from broker.remote import Deadline, Listing, PartKind, RemoteMachine, RemotePart
 from broker.threads import DaemonThreads
 
-# Service, path and JSON key of one.
+# Service, path and JSON key of one; Glance puts an image under no key.
 COLLECTIONS = {
     PartKind.KEY_PAIR: (Service.COMPUTE, "/os-keypairs", "keypair"),
     PartKind.PORT: (Service.NETWORK, "/v2.0/ports", "port"),
     PartKind.SERVER: (Service.COMPUTE, "/servers", "server"),
     PartKind.ADDRESS: (Service.NETWORK, "/v2.0/floatingips", "floatingip"),
+    PartKind.SNAPSHOT: (Service.IMAGE, "/v2/images", ""),
 }
 
 
@@ -87,11 +89,12 @@ def _read_key_pair(pair: Document) -> RemotePart:
     return RemotePart(PartKind.KEY_PAIR, pair["name"], pair["name"], tags_in_text(pair.get("public_key")))
 
 
-_READERS = {
+_READERS: dict[PartKind, Callable[[Document], RemotePart | None]] = {
     PartKind.KEY_PAIR: _read_key_pair,
     PartKind.PORT: _read_port,
     PartKind.SERVER: read_server,
     PartKind.ADDRESS: _read_address,
+    PartKind.SNAPSHOT: read_snapshot,
 }
 
 
@@ -130,9 +133,10 @@ def part_document(session: Session, kind: PartKind, remote_id: str, deadline: De
         if says_gone(answer.body, remote_id):
             return None
         raise SiteUnknown(f"{doing}: a 404 that does not speak of it; it may still exist", http_status=404)
-    document = json_object(answer.body, doing).get(key)
+    answered = json_object(answer.body, doing)
+    document = answered.get(key) if key else answered
     if not isinstance(document, dict) or document.get("name" if kind is PartKind.KEY_PAIR else "id") != remote_id:
-        raise foreign(doing, f"no {key} {remote_id}")
+        raise foreign(doing, f"no {kind} {remote_id}")
     return document
 
 
@@ -172,6 +176,8 @@ def find(
         call = get(Service.NETWORK, "/v2.0/ports", f"searching the port of {lease}", name=part_name(lease))
         ports = session.all(call, "ports", _read_port, deadline)
         return [port for port in ports if _is_of(port, lease)]
+    if kind is PartKind.SNAPSHOT:
+        return [*snapshots(session, deadline, doing=f"searching the snapshot of {lease}", lease=lease)]
     # All of the project: a description cannot be searched for, and an address may have been moved to another port.
     call = get(Service.NETWORK, "/v2.0/floatingips", f"searching the address of {lease}")
     return [part for part in session.all(call, "floatingips", _read_address, deadline) if _is_of(part, lease)]
@@ -210,7 +216,7 @@ def scope(session: Session, deadline: Deadline) -> str:
 def listing(session: Session, deadline: Deadline) -> Listing:
     """All servers of the project; of the other parts those that carry a name or tags of Leeway's.
 
-    The four lists are read at the same time: two services answer them, and each takes seconds for thousands.
+    The five lists are read at the same time: three services answer them, and each takes seconds for thousands.
     """
     token = session.token(deadline)
     servers = get(Service.COMPUTE, "/servers/detail", "listing the servers")
@@ -226,6 +232,7 @@ def listing(session: Session, deadline: Deadline) -> Listing:
             pool.submit(_key_pairs, session, deadline),
             pool.submit(session.all, ports, "ports", _our_port, deadline),
             pool.submit(session.all, addresses, "floatingips", _our_address, deadline),
+            pool.submit(snapshots, session, deadline, doing="listing the snapshots"),
         )
         machines = session.all(servers, "servers", read_server, deadline)
     return Listing(

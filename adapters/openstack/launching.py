@@ -9,13 +9,16 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping
+from urllib.parse import urlsplit
 
 from adapters.cloud import foreign, part_name, tags_as_metadata, tags_as_text
 from adapters.openstack.faults import says_gone
 from adapters.openstack.inventory import COLLECTIONS, part_document, part_path
 from adapters.openstack.networks import NetworkChoice
 from adapters.openstack.session import Call, Document, Service, Session, json_object
-from broker.errors import SiteConflict, SiteRefused, SiteUnknown
+from adapters.openstack.snapshots import snapshot_properties
+from adapters.wire import Answer
+from broker.errors import SiteBusy, SiteConflict, SiteDenied, SiteRefused, SiteUnknown
 from broker.remote import Deadline, Fence, MachineSpec, PartKind, PartSpec, Tags
 
 _MADE = frozenset({200, 201, 202})
@@ -49,6 +52,8 @@ class Launcher:
             return self._make_port(tags, deadline)
         if kind is PartKind.ADDRESS:
             return self._make_address(tags, id_of(made, PartKind.PORT), deadline)
+        if kind is PartKind.SNAPSHOT:
+            return self._make_snapshot(machine, tags, id_of(made, PartKind.SERVER), deadline)
         return self._make_server(machine, tags, made, deadline)
 
     def _make_key_pair(self, machine: MachineSpec, tags: Tags, deadline: Deadline) -> str:
@@ -115,6 +120,19 @@ class Launcher:
             server["availability_zone"] = settings["availability_zone"]
         return server
 
+    def _make_snapshot(self, machine: MachineSpec, tags: Tags, server_id: str, deadline: Deadline) -> str:
+        """Have Nova make an image of the server's disk. It is called as the server is, so that people know it by name.
+
+        Raises:
+            SiteBusy: the server does something else, or is in a state of which Nova makes no images. A refused making
+                of any other part may mean that it is there already; of images there may be any number.
+        """
+        image = {"name": server_name(machine.name, tags), "metadata": snapshot_properties(tags, server_id)}
+        try:
+            return _image_id(act(self._session, server_id, "createImage", deadline, argument=image))
+        except SiteConflict as error:
+            raise SiteBusy(error.detail, http_status=error.http_status) from error
+
     def _create_with_id(
         self, kind: PartKind, body: Document, deadline: Deadline, *, headers: Mapping[str, str] | None = None
     ) -> str:
@@ -142,6 +160,11 @@ class Launcher:
         call = Call(service, "DELETE", path, doing, expect=_TAKEN_AWAY)
         try:
             answer = self._session.send(call, deadline)
+        except SiteDenied as error:
+            if kind is not PartKind.SNAPSHOT or "protected" not in error.detail:
+                raise
+            hint = f"Somebody protected it: `openstack image set --unprotected {remote_id}`, or keep it."
+            raise SiteRefused(error.detail, hint=hint, http_status=error.http_status) from error
         except SiteConflict:
             if kind is not PartKind.SERVER or not self._delete_for_good(remote_id, deadline):
                 raise
@@ -185,18 +208,32 @@ def server_name(name: str, tags: Tags) -> str:
     return f"{readable}-{ending}" if readable else ending
 
 
-def act(session: Session, server_id: str, action: str, deadline: Deadline) -> None:
-    """One action of Nova on a server."""
+def act(
+    session: Session, server_id: str, action: str, deadline: Deadline, *, argument: Document | None = None
+) -> Answer:
+    """One action of Nova on a server; its answer."""
     path = f"{part_path(PartKind.SERVER, server_id)[1]}/action"
     call = Call(
         Service.COMPUTE,
         "POST",
         path,
         f"{action} of server {server_id}",
-        body={action: None},
+        body={action: argument},
         expect=frozenset({202, 204}),
     )
-    session.send(call, deadline)
+    return session.send(call, deadline)
+
+
+def _image_id(answer: Answer) -> str:
+    """The image that `createImage` began: in the body from microversion 2.45 on, before at the end of the Location."""
+    doing = "making the snapshot"
+    if answer.body.strip():
+        remote_id = json_object(answer.body, doing).get("image_id")
+    else:
+        remote_id = urlsplit(answer.headers.get("location", "")).path.rpartition("/")[2]
+    if not isinstance(remote_id, str) or not remote_id:
+        raise foreign(doing, "no id of an image")
+    return remote_id
 
 
 # Action -> what the server is once it worked, and what it does meanwhile (Nova's status and task_state).

@@ -156,10 +156,15 @@ def read_image(image: Document) -> RemoteImage | None:
     return RemoteImage(
         remote_id=image["id"],
         name=str(image.get("name") or image["id"]),
-        logical=logical_name(image.get("os_distro"), image.get("os_version")),
+        logical=None if _is_snapshot(image) else logical_name(image.get("os_distro"), image.get("os_version")),
         min_disk_gib=_whole(image.get("min_disk")),
         min_memory_mib=_whole(image.get("min_ram")),
     )
+
+
+def _is_snapshot(image: Document) -> bool:
+    """Of somebody's machine, whose image's os_distro it inherited. Published, it is as good as any."""
+    return image.get("image_type") == "snapshot" and image.get("visibility") != "public"
 
 
 def logical_name(distro: Any, version: Any) -> str | None:

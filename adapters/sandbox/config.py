@@ -121,6 +121,7 @@ class Timing:
     shelve_seconds: float = 0.0
     offload_seconds: float = 0.0
     unshelve_seconds: float = 0.0
+    snapshot_seconds: float = 0.0
     delete_seconds: float = 0.0
 
 

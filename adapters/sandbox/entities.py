@@ -72,11 +72,23 @@ class Flavor:
     config: FlavorConfig
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, kw_only=True)
 class Image:
+    """A configured image is everybody's; one made of a server is its project's. `given` came with the request."""
+
     id: str
     config: ImageConfig
     created: datetime
+    updated: datetime
+    project_id: str = ""
+    protected: bool = False
+    given: dict[str, str] = field(default_factory=dict)
+    log_kind: str = "image"
+    visible_at: datetime | None = None
+
+    @property
+    def name(self) -> str:
+        return self.config.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +134,7 @@ class Server:
     user_id: str
     flavor: Flavor
     image_id: str
+    image_config: ImageConfig
     created: datetime
     updated: datetime
     nics: tuple[Nic, ...] = ()
@@ -143,6 +156,7 @@ class Server:
     locked_reason: str | None = None
     epoch: int = 0
     port_ids: list[str] = field(default_factory=list)
+    shelved_image_id: str = ""
     visible_at: datetime | None = None
     request_id: str = ""
 

@@ -23,7 +23,7 @@ def add_foreign_servers(
     """
     project = _project(cloud, project_name)
     flavor = _flavor(cloud, flavor_name)
-    image_id = next(iter(cloud.images))
+    image = next(iter(cloud.images.values()))
     network = next(
         (
             item
@@ -42,7 +42,8 @@ def add_foreign_servers(
             project_id=project.id,
             user_id=_NOBODY,
             flavor=flavor,
-            image_id=image_id,
+            image_id=image.id,
+            image_config=image.config,
             created=now,
             updated=now,
             nics=(Nic(network.id),) if network else (),

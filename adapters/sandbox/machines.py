@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
+from adapters.sandbox import images
 from adapters.sandbox.config import Timing
 from adapters.sandbox.entities import Server, ServerFault, VmState
 from adapters.sandbox.state import Cloud
@@ -62,8 +63,9 @@ def add(cloud: Cloud, server: Server) -> None:
     )
 
 
-def _drop(cloud: Cloud, server: Server) -> None:
+def _drop(cloud: Cloud, server: Server, now: datetime) -> None:
     del cloud.servers[server.id]
+    images.drop_shelved(cloud, server, now)
     usage = cloud.usage[server.project_id]
     usage.instances -= 1
     usage.cores -= server.flavor.config.vcpus
@@ -130,7 +132,7 @@ def delete(cloud: Cloud, server: Server, now: datetime) -> None:
 
     def finish(due: datetime) -> None:
         release_ports(cloud, server, due)
-        _drop(cloud, server)
+        _drop(cloud, server, due)
         _enter(server, due, VmState.DELETED)
         server.power_state = POWER_NONE
         server.terminated_at = due
@@ -144,7 +146,7 @@ def vanish(cloud: Cloud, server: Server, now: datetime) -> None:
     """The server is gone as if it had never been: 404, not in `changes-since`; its ports are let go."""
     server.epoch += 1
     release_ports(cloud, server, now)
-    _drop(cloud, server)
+    _drop(cloud, server, now)
     cloud.record(now, "server", "vanished", server, metadata=server.metadata)
 
 
@@ -195,6 +197,7 @@ def _shelved(cloud: Cloud, server: Server, now: datetime) -> None:
     """A shelved server is off but keeps its host; by default Nova offloads it at once."""
     _enter(server, now, VmState.SHELVED, "shelving_offloading")
     server.power_state = POWER_OFF
+    images.keep_shelved(cloud, server, now)
     cloud.record(now, "server", "shelved", server, metadata=server.metadata)
     offload_seconds = cloud.config.timing.offload_seconds
     if offload_seconds > 0:
@@ -216,6 +219,7 @@ def _unshelved(cloud: Cloud, server: Server, now: datetime) -> None:
             _enter(server, now, VmState.SHELVED_OFFLOADED)
             return
         server.host = f"{cloud.config.name}-compute-{server.serial % 16}"
+    images.drop_shelved(cloud, server, now)
     _started(cloud, server, now)
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import re
 import secrets
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -17,6 +18,7 @@ from adapters.sandbox.wire import ApiError, Call, Reply
 
 _USER_DATA_CHARACTERS = 65535
 _NAME_CHARACTERS = 255
+_METADATA_KEY = re.compile(r"[a-zA-Z0-9_:. -]{1,255}")
 _NOT_MODELLED = ("block_device_mapping", "block_device_mapping_v2", "personality")
 
 
@@ -40,8 +42,8 @@ def create_server(call: Call) -> Reply:
 def _make(call: Call, wanted: dict[str, Any]) -> Server:
     project = call.project
     _refuse_unmodelled(wanted)
-    name = _name(wanted.get("name"))
-    image = _image(call.cloud, wanted.get("imageRef"))
+    name = checked_name(wanted.get("name"))
+    image = _image(call, wanted.get("imageRef"))
     flavor = _flavor(call.cloud, wanted.get("flavorRef"), image)
     server = Server(
         id=new_id(),
@@ -51,6 +53,7 @@ def _make(call: Call, wanted: dict[str, Any]) -> Server:
         user_id=call.token.user.id,
         flavor=flavor,
         image_id=image.id,
+        image_config=image.config,
         created=call.now,
         updated=call.now,
         key_name=_key_name(call, wanted.get("key_name")),
@@ -100,15 +103,20 @@ def _refuse_unmodelled(wanted: dict[str, Any]) -> None:
             raise ApiError(400, f"The sandbox makes one server per request: leave out '{field}'.")
 
 
-def _name(name: Any) -> str:
+def checked_name(name: Any) -> str:
+    """A name of a server or an image, without space around it.
+
+    Raises:
+        ApiError: 400.
+    """
     if not isinstance(name, str) or not name.strip() or len(name) > _NAME_CHARACTERS:
         raise ApiError(400, f"Invalid input for field/attribute name. Value: {name}. It must be 1 to 255 characters.")
     return name.strip()
 
 
-def _image(cloud: Cloud, reference: Any) -> Image:
-    image = cloud.images.get(str(reference or "").rpartition("/")[2])
-    if image is None:
+def _image(call: Call, reference: Any) -> Image:
+    image = call.cloud.images.get(str(reference or "").rpartition("/")[2])
+    if image is None or image.project_id not in ("", call.project.id):
         raise ApiError(400, "Can not find requested image")
     if image.config.status != "active":
         raise ApiError(400, f"Image {image.id} is not active.")
@@ -138,13 +146,13 @@ def _key_name(call: Call, name: Any) -> str | None:
 
 
 def metadata(given: Any) -> dict[str, str]:
-    """Checked metadata: texts of at most 255 characters.
+    """Checked metadata: texts of at most 255 characters, the keys of letters, digits and a few signs.
 
     Raises:
         ApiError: 400.
     """
     if not isinstance(given, dict) or not all(
-        isinstance(value, str) and 1 <= len(key) <= _NAME_CHARACTERS and len(value) <= _NAME_CHARACTERS
+        isinstance(value, str) and _METADATA_KEY.fullmatch(key) and len(value) <= _NAME_CHARACTERS
         for key, value in given.items()
     ):
         raise ApiError(400, "Invalid input for field/attribute metadata. Keys and values are texts of up to 255.")

@@ -8,6 +8,7 @@ from typing import Any
 from adapters.sandbox import machines
 from adapters.sandbox.entities import Server
 from adapters.sandbox.nova_create import checked_tags, create_server, metadata
+from adapters.sandbox.nova_images import create_image
 from adapters.sandbox.nova_views import server_document, server_summary, status
 from adapters.sandbox.paging import page
 from adapters.sandbox.state import is_visible, visible
@@ -140,6 +141,8 @@ def act_on_server(call: Call) -> Reply:
     if not isinstance(call.body, dict) or len(call.body) != 1:
         raise ApiError(400, "There is no such action: give exactly one.")
     action, argument = next(iter(call.body.items()))
+    if action == "createImage":
+        return create_image(call, server, argument)
     if action == "lock":
         server.locked = True
         server.locked_reason = argument.get("locked_reason") if isinstance(argument, dict) else None

@@ -47,6 +47,7 @@ _TIMING = Timing(
     reboot_seconds=1.5,
     shelve_seconds=2.0,
     unshelve_seconds=2.0,
+    snapshot_seconds=3.0,
     delete_seconds=1.0,
 )
 
@@ -128,6 +129,7 @@ def borealis() -> CloudConfig:
             reboot_seconds=2.0,
             shelve_seconds=3.0,
             unshelve_seconds=3.0,
+            snapshot_seconds=5.0,
             delete_seconds=2.0,
         ),
         capacity=Capacity(cores=64, ram_mib=320 * 1024),

@@ -88,7 +88,10 @@ class Cloud:
         flavors = (Flavor(config.identifier("flavor", f.name), f) for f in config.flavors)
         self.flavors = {flavor.id: flavor for flavor in sorted(flavors, key=lambda flavor: flavor.id)}
         self.images = {
-            item.id: item for item in (Image(config.identifier("image", i.name), i, now) for i in config.images)
+            item.id: item
+            for item in (
+                Image(id=config.identifier("image", i.name), config=i, created=now, updated=now) for i in config.images
+            )
         }
         self.key_pairs: dict[tuple[str, str], KeyPair] = {}
         self.servers: dict[str, Server] = {}

@@ -28,7 +28,8 @@ def adapter(site: ContractSite) -> CloudAdapter:
     return site.adapter
 
 
-@pytest.fixture(params=PartKind)
+# No plan has a snapshot: it is made long after the machine.
+@pytest.fixture(params=[kind for kind in PartKind if kind is not PartKind.SNAPSHOT])
 def kind(request: pytest.FixtureRequest, site: ContractSite) -> PartKind:
     """Each kind of part that the site's plan has."""
     wanted: PartKind = request.param

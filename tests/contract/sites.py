@@ -14,6 +14,7 @@ from functools import partial
 from adapters.registry import Registry
 from adapters.sandbox import SandboxCloud, profile, running
 from adapters.sandbox.config import ServerFence, Timing
+from adapters.sandbox.images import Wish, take_snapshot
 from broker.ports import CloudAdapter
 from broker.remote import Deadline, Fence, MachineSpec, PartKind, RemotePart, Secret, SiteAddress, Tags
 
@@ -80,6 +81,7 @@ class ContractSite:
     existing: Callable[[PartKind, uuid.UUID], int]  # by the cloud's own account
     most_active: Callable[[uuid.UUID], int]  # machines of a lease at one time, by the cloud's own account
     add_strangers: Callable[[int], None]
+    save_by_hand: Callable[[str, str], None]  # what a person does with a machine: an image of it, of this name
     elsewhere: Callable[[], CloudAdapter]  # the same site, with a credential of another project
     tags: Tags = field(default_factory=new_tags)
 
@@ -95,7 +97,7 @@ class ContractSite:
         """
         if part is None or part.tags is None:
             return False
-        if self.fences[part.kind] is Fence.TOKEN:
+        if self.fences.get(part.kind) is Fence.TOKEN:
             tags = dataclasses.replace(tags, attempt=part.tags.attempt, until=part.tags.until)
         return part.tags == tags
 
@@ -137,6 +139,7 @@ _COLLECTIONS = {
     PartKind.PORT: ("network", "/ports", "port"),
     PartKind.SERVER: ("compute", "/servers", "server"),
     PartKind.ADDRESS: ("network", "/floatingips", "floating_ip"),
+    PartKind.SNAPSHOT: ("image", "/images", "snapshot"),
 }
 
 
@@ -144,6 +147,8 @@ def _request(occasion: Occasion, kind: PartKind) -> tuple[str | None, str | None
     """Service, method and path of the request that an occasion is."""
     service, path, _ = _COLLECTIONS[kind]
     if occasion is Occasion.MAKE:
+        if kind is PartKind.SNAPSHOT:
+            return "compute", "POST", "/action$"
         return service, "POST", f"{path}$"
     if occasion is Occasion.LOOK:
         return service, "GET", f"{path}/[0-9a-z-]*[0-9][0-9a-z-]*$"
@@ -175,6 +180,11 @@ def _openstack_site(cloud: SandboxCloud, registry: Registry, kind: str) -> Contr
     def add_strangers(count: int) -> None:
         cloud.add_foreign_servers(count)
 
+    def save_by_hand(machine_id: str, name: str) -> None:
+        with cloud.cloud.lock:
+            now = cloud.cloud.clock()
+            take_snapshot(cloud.cloud, cloud.cloud.servers[machine_id], Wish(name=name, given={}), now)
+
     def elsewhere() -> CloudAdapter:
         alice = Secret({"username": "alice", "password": "sandbox", "project_name": "physics"})
         return registry.open(address, alice)
@@ -197,11 +207,12 @@ def _openstack_site(cloud: SandboxCloud, registry: Registry, kind: str) -> Contr
         existing=existing,
         most_active=most_active,
         add_strangers=add_strangers,
+        save_by_hand=save_by_hand,
         elsewhere=elsewhere,
     )
 
 
-# A cloud as just started; its machines take so many seconds from the request to running.
+# A cloud as just started; its machines take so many seconds from the request to running, its snapshots to be saved.
 Fresh = Callable[[float], ContractSite]
 
 
@@ -213,7 +224,7 @@ def openstack_on_sandbox(kind: str, fence: ServerFence) -> Iterator[Fresh]:
     with running(config) as cloud:
 
         def fresh(building: float) -> ContractSite:
-            timing = Timing(build_seconds=building, bind_seconds=building / 2)
+            timing = Timing(build_seconds=building, bind_seconds=building / 2, snapshot_seconds=building)
             cloud.cloud.config = dataclasses.replace(config, timing=timing)
             cloud.reset(keep_identity=True)
             return _openstack_site(cloud, registry, kind)
