@@ -25,6 +25,7 @@ class Ending:
         machines: in words, like `1 machine (a1.medium) at aurora`.
         off_at: when it is powered off.
         deleted_at: when the last of it is deleted; never before `off_at`.
+        keeps: a snapshot of its disk is kept so long after that; None: none is.
         per_day: what it costs while it runs, one amount per currency; empty where that is not known.
         spent: what it has cost so far, None where that is not known.
         has_contacts: False where the message goes to the operator.
@@ -36,6 +37,7 @@ class Ending:
     machines: str
     off_at: datetime
     deleted_at: datetime
+    keeps: timedelta | None
     per_day: Sequence[Amount]
     spent: Amount | None
     has_contacts: bool
@@ -126,6 +128,9 @@ def _extend(ending: Ending) -> str:
 
 def _ladder(ending: Ending) -> str:
     gone = "deleted, with all that is on its disk; nobody can bring that back"
+    if ending.keeps is not None:
+        kept = left_until(ending.deleted_at + ending.keeps, now=ending.deleted_at)
+        gone = f"deleted; a snapshot of its disk is kept for {kept} after that, and then deleted too"
     if ending.deleted_at <= ending.off_at:
         return _step(ending.off_at, gone)
     off = "powered off; its disk is kept, and `leeway extend` switches it on again"

@@ -239,6 +239,7 @@ def _write(
         machines=_in_words(machines),
         off_at=occasion.off_at,
         deleted_at=max((_deleted_at(one.lease, occasion.off_at) for one in machines), default=occasion.off_at),
+        keeps=max((one.lease.keep for one in machines if one.lease.keep is not None), default=None),
         per_day=_per_day(machines),
         spent=spent,
         has_contacts=bool(recipients),

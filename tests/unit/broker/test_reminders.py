@@ -405,6 +405,7 @@ def ending(**changes: object) -> Ending:
         "machines": EVIL,
         "off_at": MARCH,
         "deleted_at": MARCH,
+        "keeps": None,
         "per_day": (),
         "spent": None,
         "has_contacts": False,
@@ -439,3 +440,10 @@ def test_what_is_deleted_at_once_is_not_said_to_be_kept() -> None:
     _, body = reminder(ending(), now=MARCH - DAY)
     assert "powered off" not in body
     assert "deleted, with all that is on its disk" in flat(body)
+
+
+def test_who_keeps_a_snapshot_is_told_for_how_long() -> None:
+    _, body = reminder(ending(deleted_at=MARCH + DAY, keeps=30 * DAY), now=MARCH - DAY)
+    words = " ".join(body.split())
+    assert "deleted; a snapshot of its disk is kept for 30 days after that, and then deleted too" in words
+    assert "nobody can bring that back" not in words
