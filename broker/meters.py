@@ -1,19 +1,21 @@
-"""What runs for a machine and costs by time: the one list that quotes, holds and extensions are priced by. Pure."""
+"""What a workload uses and pays by time: the one list that quotes, holds and extensions are priced by. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 
 from broker.errors import PriceUnknown
-from broker.placement import CostLine
+from broker.placement import Assumptions, CostLine, Workload
 from broker.pricing import RateCard, amount
 from broker.remote import MachineState
 from broker.values import Amount, Period, Unit, exact
 
-# The SKU of one public address. An instance's SKU is the offer's name.
+# The SKU of one public address, and of a GiB of a kept snapshot. An instance's SKU is the offer's name.
 ADDRESS_SKU = "public-address"
+SNAPSHOT_SKU = "snapshot-storage"
 
 # Units per hour of use: machines and addresses are metered by time and by nothing else.
 _PER_HOUR = {Unit.HOUR: Decimal(1), Unit.SECOND: Decimal(3600)}
@@ -21,12 +23,37 @@ _PER_HOUR = {Unit.HOUR: Decimal(1), Unit.SECOND: Decimal(3600)}
 
 @dataclass(frozen=True, slots=True)
 class Meter:
-    """One thing that runs all through the workload and costs by time: `count` of them, at `share` of the price."""
+    """One thing that is used all through a period and costs by time: `count` of them, at `share` of the price."""
 
     component: str
     sku: str
     count: Decimal
     share: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What the first hold of a workload covers: its machines over `run`, and then their snapshots over `kept`."""
+
+    run: Period
+    kept: Period | None
+
+    @property
+    def until(self) -> datetime:
+        """When it ends."""
+        return self.run.end if self.kept is None else self.kept.end
+
+
+def held(workload: Workload, assumed: Assumptions, *, now: datetime) -> Held:
+    """What is held when a workload is ordered now: its duration or the first window of it, and all that ending takes.
+
+    A snapshot is taken while the machine is still there; the settle time is for the end of each.
+    """
+    end = now + assumed.held_for(workload.duration)
+    if workload.keep_snapshot is None:
+        return Held(Period(now, end), None)
+    end += assumed.snapshot_time
+    return Held(Period(now, end), Period(end, end + workload.keep_snapshot + assumed.settle_time))
 
 
 def running(card: RateCard, offer: str, *, count: int, has_address: bool) -> tuple[Meter, ...]:
@@ -48,6 +75,28 @@ def running(card: RateCard, offer: str, *, count: int, has_address: bool) -> tup
                 sku=meter.sku,
             )
     return tuple(meters)
+
+
+def kept(card: RateCard, disk_gib: int, *, count: int = 1) -> Meter:
+    """What `count` kept snapshots of machines with such a disk use. A site may store less; it may not bill more.
+
+    Raises:
+        PriceUnknown: the size is not known (0), or the card does not sell snapshots per GiB and hour.
+    """
+    unit = card.price(SNAPSHOT_SKU).unit
+    if unit is not Unit.GIB_HOUR:
+        raise PriceUnknown(
+            f"rate card {card.name} (version {card.number}) sells {SNAPSHOT_SKU} per {unit}, not per {Unit.GIB_HOUR}",
+            hint=f"Give {SNAPSHOT_SKU} a price per {Unit.GIB_HOUR}.",
+            sku=SNAPSHOT_SKU,
+        )
+    if disk_gib <= 0:
+        raise PriceUnknown(
+            "the site does not say how large the machine's disk is, so the price of keeping a snapshot is not known",
+            hint="Choose an offer with a disk, or keep no snapshot.",
+            sku=SNAPSHOT_SKU,
+        )
+    return Meter("snapshot", SNAPSHOT_SKU, Decimal(disk_gib) * count, Decimal(1))
 
 
 def cost_lines(meters: Sequence[Meter], card: RateCard, period: Period) -> Iterator[CostLine]:

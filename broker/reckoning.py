@@ -2,12 +2,13 @@
 
 What was used is exact (`broker.ports.Ledger`), up to the moment at which each machine was last seen. From then on each
 is taken to run without a break, at the prices in force now, until its paid time ends, and for the stop ladder and the
-settle time after that: never less than what it will cost, unless a price rises meanwhile.
+settle time after that; then its snapshot, where one is to be kept, for all of its time. That is never less than what it
+will cost, unless a price rises meanwhile.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -20,12 +21,23 @@ from broker.catalogue import rate_card
 from broker.errors import PriceUnknown
 from broker.models.catalogue import Offer, RateCardVersion
 from broker.models.federation import Provider, Site
-from broker.models.leases import Desired, Lease
+from broker.models.leases import ENDING, Desired, Lease, LeaseState, Part
 from broker.models.workloads import Order, Quote, QuoteOffer
+from broker.placement import Assumptions
 from broker.ports import SoFar
 from broker.pricing import RateCard
 from broker.quotes import assumptions_of
+from broker.remote import PartKind
 from broker.values import Amount, Commodity, Period
+
+
+@dataclass(frozen=True, slots=True)
+class Ware:
+    """An offer as it is sold now: the card that prices it, its name, and its disk (0: not said)."""
+
+    card: RateCard
+    name: str
+    disk_gib: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +48,25 @@ class Run:
     has_address: bool
     period: Period
 
+    def meters(self, ware: Ware) -> tuple[meters.Meter, ...]:
+        """What it uses."""
+        return meters.running(ware.card, ware.name, count=1, has_address=self.has_address)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The snapshot of a machine of an offer, kept over the period."""
+
+    offer_id: UUID
+    period: Period
+
+    def meters(self, ware: Ware) -> tuple[meters.Meter, ...]:
+        """What it uses."""
+        return (meters.kept(ware.card, ware.disk_gib),)
+
+
+Use = Run | Kept
+
 
 @dataclass(frozen=True, slots=True)
 class Rates:
@@ -43,21 +74,21 @@ class Rates:
 
     session: Session
     now: datetime
-    known: dict[tuple[UUID, bool], tuple[RateCard, Sequence[meters.Meter]]] = field(default_factory=dict)
+    known: dict[UUID, Ware] = field(default_factory=dict)
 
-    def cost(self, run: Run) -> Amount:
+    def cost(self, use: Use) -> Amount:
         """What it costs.
 
         Raises:
             PriceUnknown: where no card is in force, or the card does not say.
         """
-        card, running = self._of(run.offer_id, has_address=run.has_address)
-        return meters.cost(running, card, run.period)
+        ware = self._ware(use.offer_id)
+        return meters.cost(use.meters(ware), ware.card, use.period)
 
     def per_day(self, runs: Iterable[Run]) -> Amount | None:
         """What they cost per day, if it is known and in one currency."""
         try:
-            found = [self._of(run.offer_id, has_address=run.has_address) for run in runs]
+            found = [(ware.card, run.meters(ware)) for run in runs for ware in (self._ware(run.offer_id),)]
         except PriceUnknown:
             return None
         currencies = {card.currency for card, _ in found}
@@ -65,17 +96,15 @@ class Rates:
             return None
         return Amount.total((meters.hourly(running, card).times(24) for card, running in found), currencies.pop())
 
-    def _of(self, offer_id: UUID, *, has_address: bool) -> tuple[RateCard, Sequence[meters.Meter]]:
-        key = offer_id, has_address
-        if key not in self.known:
-            card, offer = self._card(offer_id)
-            self.known[key] = card, meters.running(card, offer, count=1, has_address=has_address)
-        return self.known[key]
+    def _ware(self, offer_id: UUID) -> Ware:
+        if offer_id not in self.known:
+            self.known[offer_id] = self._read(offer_id)
+        return self.known[offer_id]
 
-    def _card(self, offer_id: UUID) -> tuple[RateCard, str]:
-        """The rate card that prices the offer now, and the offer's name."""
+    def _read(self, offer_id: UUID) -> Ware:
+        """The offer, and the rate card that prices it now."""
         row = self.session.execute(
-            select(Offer.name, Provider.name.label("provider"), RateCardVersion.id.label("version_id"))
+            select(Offer.name, Offer.disk_gib, Provider.name.label("provider"), RateCardVersion.id.label("version_id"))
             .join(Site, Site.id == Offer.site_id)
             .join(Provider, Provider.id == Site.provider_id)
             .outerjoin(
@@ -90,14 +119,23 @@ class Rates:
             raise PriceUnknown(
                 f"provider {row.provider} has no rate card in force", hint="Its operator must import one first."
             )
-        return rate_card(self.session, row.version_id, (row.name, meters.ADDRESS_SKU)), row.name
+        skus = (row.name, meters.ADDRESS_SKU, meters.SNAPSHOT_SKU)
+        return Ware(rate_card(self.session, row.version_id, skus), row.name, row.disk_gib)
 
 
 def margin_of(session: Session, order: Order, lease: Lease | None = None) -> timedelta:
-    """What the hold covers beyond the paid time: as the order's quote assumed, and as the lease was promised."""
-    assumed = assumptions_of(session.get_one(Quote, order.quote_id))
-    grace = None if lease is None else lease.grace
-    return assumed.settle_time + (assumed.stop_delay if grace is None else grace)
+    """What the hold of a machine covers beyond its paid time: as the quote assumed, and as the lease was promised."""
+    assumed = _assumed(session, order)
+    if lease is None:
+        return assumed.margin
+    margin = assumed.settle_time + (assumed.stop_delay if lease.grace is None else lease.grace)
+    if lease.keep is None:
+        return margin
+    return margin + (assumed.snapshot_time if lease.snapshot_time is None else lease.snapshot_time)
+
+
+def _assumed(session: Session, order: Order) -> Assumptions:
+    return assumptions_of(session.get_one(Quote, order.quote_id))
 
 
 def paid_until(order: Order, ends_at: datetime) -> datetime:
@@ -113,17 +151,54 @@ def run_of(session: Session, lease: Lease, period: Period) -> Run:
 
 def runs_of(
     session: Session, order: Order, leases: Iterable[Lease], so_far: SoFar, *, until: datetime | None, now: datetime
-) -> list[Run]:
-    """What the live leases may still run, each until `until` (None: its own end); one that must go, from now on."""
-    runs = []
-    for lease in leases:
-        end = now if lease.desired is Desired.GONE else until or paid_until(order, lease.ends_at)
-        start = so_far.seen.get(lease.id, lease.made_at)
-        runs.append(run_of(session, lease, Period(start, max(start, end + margin_of(session, order, lease)))))
-    return runs
+) -> list[Use]:
+    """What the live leases may still use, each until `until` (None: its own end); one that must go, from now on."""
+    return [
+        use
+        for lease in leases
+        for use in _uses(session, order, lease, so_far.seen.get(lease.id, lease.made_at), until=until, now=now)
+    ]
 
 
-def whole_hold(rates: Rates, so_far: SoFar, runs: Iterable[Run]) -> list[Amount]:
+def runs_elsewhere(session: Session, order: Order, lease: Lease, offer_id: UUID, *, now: datetime) -> list[Use]:
+    """What the lease's member may use where it is started anew at another offer: from now on, for all of its time."""
+    end = max(now, paid_until(order, now + order.duration)) + margin_of(session, order, lease)
+    uses: list[Use] = [Run(offer_id, bool(lease.spec.get("public_address")), Period(now, end))]
+    if lease.keep is not None:
+        uses.append(Kept(offer_id, Period(end, end + lease.keep + _assumed(session, order).settle_time)))
+    return uses
+
+
+def _uses(
+    session: Session, order: Order, lease: Lease, seen: datetime, *, until: datetime | None, now: datetime
+) -> list[Use]:
+    """What one lease may use from when it was last seen on."""
+    end = now if lease.desired in ENDING else until or paid_until(order, lease.ends_at)
+    gone_at = max(seen, end + margin_of(session, order, lease))
+    run = run_of(session, lease, Period(seen, gone_at))
+    uses: list[Use] = [] if lease.state is LeaseState.SNAPSHOT else [run]
+    kept = _kept(session, lease, run.period, now=now)
+    if kept is not None:
+        uses.append(Kept(run.offer_id, Period(kept.start, kept.end + _assumed(session, order).settle_time)))
+    return uses
+
+
+def _kept(session: Session, lease: Lease, run: Period, *, now: datetime) -> Period | None:
+    """When a snapshot of it may be kept, `run` being when its machine may run; None: there is to be none.
+
+    One that is to be taken yet is kept for all of its time after the machine; where that goes sooner, for as long.
+    """
+    there = lease.lapsed_at is not None or lease.state is LeaseState.SNAPSHOT
+    if lease.desired is Desired.GONE or lease.keep is None:
+        return Period(run.start, max(run.start, now)) if there else None
+    ready = select(Part.ready_at).where(Part.lease_id == lease.id, Part.kind == PartKind.SNAPSHOT)
+    ready_at = session.scalars(ready).one_or_none() if there else None
+    if ready_at is None:
+        return Period(run.end, run.end + lease.keep)
+    return Period(run.start, max(run.start, now, ready_at + lease.keep))
+
+
+def whole_hold(rates: Rates, so_far: SoFar, runs: Iterable[Use]) -> list[Amount]:
     """The order's hold in all, per commodity.
 
     Raises:

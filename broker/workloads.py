@@ -26,6 +26,7 @@ KINDS_TO_COME = ("allocation", "job", "notebook", "cluster")
 MAX_BYTES = 128 * 1024
 MAX_COUNT = 500
 MAX_DURATION = timedelta(days=366)
+MIN_KEEP, MAX_KEEP = timedelta(hours=1), timedelta(days=365)
 
 _MAX_MEMORY_MIB = 64 * 1024 * 1024
 _MAX_DISK_GIB = 1024 * 1024
@@ -58,6 +59,7 @@ _ALIASES = {
     "key": "ssh_key",
     "public_key": "ssh_key",
     "countries": "jurisdictions",
+    **dict.fromkeys(("snapshot", "snapshots", "keep", "keep_disk", "keep_snapshots"), "keep_snapshot"),
 }
 
 
@@ -96,15 +98,15 @@ def _jurisdiction(value: object, field: str) -> str:
     return value.upper()
 
 
-def _length(value: object, field: str) -> timedelta:
-    found = duration(value, field=field)
-    if not timedelta(0) < found <= MAX_DURATION:
-        raise InvalidInput(
-            field,
-            f"{shown(value)} is not between 1 second and {MAX_DURATION.days} days",
-            hint="Write it like 3 days.",
-        )
-    return found
+def _between(least: timedelta, most: timedelta, example: str) -> BeforeValidator:
+    def check(value: object, field: str) -> timedelta:
+        found = duration(value, field=field, example=example)
+        if not least <= found <= most:
+            reason = f"{shown(value)} is not between {show_duration(least)} and {most.days} days"
+            raise InvalidInput(field, reason, hint=f"Write it like {example}.")
+        return found
+
+    return _with(check)
 
 
 def _price(value: object, field: str) -> Amount:
@@ -166,13 +168,14 @@ class _Machine(_Part):
     ]
     resources: _Resources
     image: Annotated[str, _matching(_PRINTABLE, "an image name", "Write it like ubuntu-24.04.")]
-    duration: Annotated[timedelta, _with(_length)]
+    duration: Annotated[timedelta, _between(timedelta(seconds=1), MAX_DURATION, "3 days")]
     count: Annotated[int, Field(ge=1, le=MAX_COUNT)] = 1
     public_address: bool = False
     ssh_key: Annotated[str, _with(check_ssh_key)] | None = None
     cloud_init: Annotated[str, _with(check_user_data)] | None = None
     requirements: _Requirements = _Requirements()
     max_price: Annotated[Amount, _with(_price)] | None = None
+    keep_snapshot: Annotated[timedelta, _between(MIN_KEEP, MAX_KEEP, "30 days")] | None = None
 
 
 _TABLES: Mapping[Path, type[_Part]] = {(): _Machine, ("resources",): _Resources, ("requirements",): _Requirements}
@@ -225,7 +228,7 @@ def document(workload: Workload) -> dict[str, object]:
         providers=list(workload.providers) or None,
         jurisdictions=list(workload.jurisdictions) or None,
     )
-    price = workload.max_price
+    price, keep = workload.max_price, workload.keep_snapshot
     return _present(
         kind=KIND,
         name=workload.name,
@@ -239,6 +242,7 @@ def document(workload: Workload) -> dict[str, object]:
         cloud_init=workload.user_data,
         requirements=requirements or None,
         max_price=f"{plain(price.value)} {price.commodity}" if price is not None else None,
+        keep_snapshot=show_duration(keep) if keep is not None else None,
     )
 
 
@@ -287,6 +291,7 @@ def _workload(machine: _Machine) -> Workload:
         providers=_set(requirements.providers),
         jurisdictions=_set(requirements.jurisdictions),
         max_price=machine.max_price,
+        keep_snapshot=machine.keep_snapshot,
     )
 
 

@@ -69,7 +69,10 @@ def _ranked(rank: int, judgement: Judgement, best: Candidate | None) -> str:
     mine = judgement.priced
     if mine is None:
         raise ValueError("an offer that fits has a price")
-    time = show_duration(judgement.case.workload.duration)
+    workload = judgement.case.workload
+    time = show_duration(workload.duration)
+    if workload.keep_snapshot is not None:
+        time += f" and a snapshot for {show_duration(workload.keep_snapshot)}"
     said = f"rank {rank}: {mine.offer.name}, {mine.total} for {time}"
     if best is None or rank == 1:
         return said

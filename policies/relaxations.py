@@ -9,6 +9,7 @@ from datetime import datetime
 from decimal import ROUND_CEILING, Decimal
 from difflib import get_close_matches
 
+from broker.meters import ADDRESS_SKU, SNAPSHOT_SKU
 from broker.placement import Assumptions, Workload
 from broker.units import counted, show_memory
 from broker.values import Amount, exact, plain
@@ -162,11 +163,14 @@ def _exchange_rate(judgement: Judgement, workload: Workload) -> Change | None:
     return replace(workload, max_price=None), "leave max_price out"
 
 
-def _price(_judgement: Judgement, workload: Workload) -> Change | None:
-    """The price of an address may be what is not known."""
-    return (
-        (replace(workload, public_address=False), "leave the public address out") if workload.public_address else None
-    )
+def _price(judgement: Judgement, workload: Workload) -> Change | None:
+    """Leave out what has no price, where the workload can do without it."""
+    sku = judgement.why.context.get("sku") if judgement.why is not None else None
+    if sku == ADDRESS_SKU:
+        return replace(workload, public_address=False), "leave the public address out"
+    if sku == SNAPSHOT_SKU:
+        return replace(workload, keep_snapshot=None), "leave the snapshot out"
+    return None
 
 
 def _max_price(judgement: Judgement, workload: Workload) -> Change | None:

@@ -103,7 +103,9 @@ def _services(settings: Settings, marks: Marks, sessions: sessionmaker[Session],
         settle=settings.settle_time,
     )
     pace = Pace(listing=settings.listing_interval, catalogue=settings.catalogue_interval, call=settings.listing_timeout)
-    assumptions = Assumptions(stop_delay=settings.stop_delay, hold_window=settings.hold_window)
+    assumptions = Assumptions(
+        stop_delay=settings.stop_delay, hold_window=settings.hold_window, snapshot_time=settings.snapshot_time
+    )
     if settings.settle_time is not None:
         assumptions = replace(assumptions, settle_time=settings.settle_time)
     doors = Doors(sessions, Registry(), vault, installation)

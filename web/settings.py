@@ -55,6 +55,9 @@ class Settings(BaseSettings):
     settle_time: Duration | None = Field(None, description="Overrides what the adapters say; tests only.")
     quote_lifetime: Duration = Field(timedelta(hours=1), description="How long a quote's prices are promised.")
     stop_delay: Duration = Field(timedelta(minutes=15), description="How long a machine is kept, off, after its end.")
+    snapshot_time: Duration = Field(
+        timedelta(hours=2), ge=timedelta(0), description="How long a site may take for the snapshot of a disk."
+    )
     hold_window: Duration = Field(
         timedelta(days=7), gt=timedelta(0), description="Longest time that one hold pays for; it is extended in time."
     )

@@ -95,6 +95,8 @@ def _wanted(quote: Quote) -> str:
     if resources.get("gpus"):
         parts.append(f"{resources['gpus']} x {resources.get('gpu_model', 'GPU')}")
     parts += [str(workload["image"]), str(workload["duration"])]
+    if workload.get("keep_snapshot"):
+        parts.append(f"a snapshot kept for {workload['keep_snapshot']}")
     if workload.get("count"):
         parts.insert(0, f"{workload['count']} machines of")
     return output.clean(f"for project {quote['project']}: {', '.join(parts)}")

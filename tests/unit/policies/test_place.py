@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from broker.meters import SNAPSHOT_SKU
 from broker.placement import Catalogue, CatalogueOffer, CatalogueSite, PlacementFacts, Ranking, Workload
 from broker.ports import Placer
 from broker.values import Amount, Unit
@@ -99,6 +100,17 @@ def cost(work: Workload, what: CatalogueOffer, where: CatalogueSite, length: tim
     return total
 
 
+def storage(work: Workload, what: CatalogueOffer, where: CatalogueSite, *, more: timedelta) -> Fraction | None:
+    """Of the kept snapshots, for so much longer than asked; None where the price is unknown."""
+    if work.keep_snapshot is None:
+        return Fraction(0)
+    price = where.card.prices.get(SNAPSHOT_SKU) if where.card else None
+    if price is None or price.unit is not Unit.GIB_HOUR or not what.disk_gib:
+        return None
+    hours = Fraction((work.keep_snapshot + more) // timedelta(seconds=1), 3600)
+    return Fraction(price.tiers[0].unit_price) * what.disk_gib * work.count * hours
+
+
 def oracle(work: Workload, world: Catalogue, facts: PlacementFacts) -> dict[UUID, Fraction]:
     """Every offer that may be ranked, and its total."""
     sites = {where.site_id: where for where in world.sites}
@@ -107,8 +119,11 @@ def oracle(work: Workload, world: Catalogue, facts: PlacementFacts) -> dict[UUID
         where = sites[what.site_id]
         if not (is_allowed(work, where, facts) and is_big_enough(work, what, where) and has_room(work, what, where)):
             continue
-        total = cost(work, what, where, work.duration)
-        if total is None or (work.max_price is not None and total > Fraction(work.max_price.value) + TINY):
+        run, kept = cost(work, what, where, work.duration), storage(work, what, where, more=timedelta(0))
+        if run is None or kept is None:
+            continue
+        total = run + kept
+        if work.max_price is not None and total > Fraction(work.max_price.value) + TINY:
             continue
         found[what.offer_id] = total
     return found
@@ -145,9 +160,12 @@ class TestAgainstTheOracle:
         for one in found:
             assert abs(Fraction(one.total.value) - expected[one.offer.offer_id]) < TINY
             assert one.total <= one.hold or work.duration > ASSUMPTIONS.hold_window
-            held = cost(work, one.offer, one.site, min(work.duration, ASSUMPTIONS.hold_window) + RUN)
+            saving = ASSUMPTIONS.snapshot_time if work.keep_snapshot else timedelta(0)
+            held = cost(work, one.offer, one.site, min(work.duration, ASSUMPTIONS.hold_window) + RUN + saving)
+            kept = storage(work, one.offer, one.site, more=ASSUMPTIONS.settle_time)
             assert held is not None
-            assert abs(Fraction(one.hold.value) - held) < TINY
+            assert kept is not None
+            assert abs(Fraction(one.hold.value) - held - kept) < TINY
             assert Fraction(one.hourly.value) == cost(work, one.offer, one.site, timedelta(hours=1))
             assert Amount.total((line.amount for line in one.lines), one.total.commodity) == one.total
             for line in one.lines:
@@ -255,6 +273,31 @@ class TestByHand:
         assert "no price for public-address" in verdict.reasons[0].offered
         assert found.relaxations[0] == "allow site aurora: fits at aurora (a1.small, 7.56 EUR)"
         assert found.relaxations[1] == ("leave the public address out: fits at borealis (std.2c4g, 8.64 EUR)")
+
+    def test_a_snapshot_is_a_line_of_the_total_and_held_with_the_time_to_take_it(self) -> None:
+        best = rank(replace(WORKLOAD, count=2, keep_snapshot=timedelta(days=30))).candidates[0]
+        machine, snapshot = best.lines
+        assert (machine.component, machine.amount) == ("machine", Amount.of("14.40", "EUR"))
+        assert (snapshot.component, snapshot.quantity.unit) == ("snapshot", Unit.GIB_HOUR)
+        assert snapshot.quantity.value == 2 * 20 * 24 * 30
+        assert best.total == Amount.of("17.28", "EUR")  # + 28,800 GiB-hours x 0.0001
+        # 2 x (72 + 0.25 + 2) h x 0.10, and 40 GiB for 30 days and the settle time of 5 minutes.
+        month = Decimal(40) * (720 * 12 + 1) / 12 * Decimal("0.0001")
+        assert best.hold.stored() == (Amount.of("14.85", "EUR") + Amount.of(month, "EUR")).stored()
+        assert best.hourly == Amount.of("0.20", "EUR")
+
+    def test_where_snapshots_have_no_price_none_is_kept(self) -> None:
+        found = rank(replace(WORKLOAD, keep_snapshot=timedelta(days=30), sites=("borealis",), public_address=False))
+        verdict = next(one for one in found.verdicts if one.site == "borealis")
+        assert [reason.clause for reason in verdict.reasons] == ["price"]
+        assert "no price for snapshot-storage" in verdict.reasons[0].offered
+        assert found.relaxations[:2] == (
+            "allow site aurora: fits at aurora (a1.small, 8.64 EUR)",
+            "leave the snapshot out: fits at borealis (std.2c4g, 8.64 EUR)",
+        )
+        assert rank(replace(WORKLOAD, keep_snapshot=timedelta(days=30))).verdicts[0].summary == (
+            "rank 1: a1.small, 8.64 EUR for 3 days and a snapshot for 30 days"
+        )
 
     def test_a_site_without_a_card(self) -> None:
         found = rank(world=catalogue(replace(AURORA, card=None)))

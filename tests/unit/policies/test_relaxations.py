@@ -29,4 +29,5 @@ def test_each_promise_is_kept_and_none_asks_for_more(asked: Question) -> None:
         assert easier.gpus <= work.gpus
         assert 1 <= easier.count <= work.count
         assert easier.duration == work.duration
+        assert easier.keep_snapshot in (None, work.keep_snapshot)
         assert set(work.sites) <= set(easier.sites)

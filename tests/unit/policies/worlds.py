@@ -12,6 +12,7 @@ from uuid import UUID
 
 from hypothesis import strategies as st
 
+from broker.meters import SNAPSHOT_SKU
 from broker.placement import (
     Assumptions,
     Catalogue,
@@ -53,7 +54,10 @@ def card(number: int, prices: Mapping[str, str | Decimal], currency: Commodity =
         f"card-{number}",
         1,
         currency,
-        {sku: price(sku, unit_price) for sku, unit_price in prices.items()},
+        {
+            sku: price(sku, unit_price, Unit.GIB_HOUR if sku == SNAPSHOT_SKU else Unit.HOUR)
+            for sku, unit_price in prices.items()
+        },
         {"running": Decimal(1)},
     )
 
@@ -89,7 +93,11 @@ def offer(number: int, where: CatalogueSite, name: str, size: tuple[int, int], *
     return replace(made, **changes)  # type: ignore[arg-type]  # a test names real fields
 
 
-AURORA = site(1, "aurora", card(1, {"a1.small": "0.10", "a1.large": "0.40", "public-address": "0.005"}))
+AURORA = site(
+    1,
+    "aurora",
+    card(1, {"a1.small": "0.10", "a1.large": "0.40", "public-address": "0.005", SNAPSHOT_SKU: "0.0001"}),
+)
 BOREALIS = site(2, "borealis", card(2, {"std.2c4g": "0.12", "gpu.8c64g": "2.00"}), jurisdiction="FI")
 OFFERS = (
     offer(1, AURORA, "a1.small", (2, 4)),
@@ -112,7 +120,10 @@ def rank(workload: Workload = WORKLOAD, world: Catalogue | None = None, facts: P
 # hypothesis met an offer that fits in none of 400 questions.
 _MODELS = ("NVIDIA A100 80GB", "A100", "L4", None)
 _NAMES = ("aurora", "borealis", "cygnus")
-_SKUS = ("s1", "s2", "s3", "s4", "public-address")
+_SKUS = ("s1", "s2", "s3", "s4", "public-address", SNAPSHOT_SKU)
+
+
+_BY_TIME = (Unit.HOUR, Unit.HOUR, Unit.SECOND)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +148,7 @@ def _card(dice: Dice, number: int) -> RateCard | None:
         sku: price(
             sku,
             Decimal(dice.randrange(200)) / 100,
-            dice.rarely(Unit.GIB, dice.choice([Unit.HOUR, Unit.HOUR, Unit.SECOND])),
+            dice.rarely(Unit.GIB, Unit.GIB_HOUR if sku == SNAPSHOT_SKU else dice.choice(_BY_TIME)),
         )
         for sku in _SKUS
         if not dice.rarely(True, False)
@@ -209,6 +220,7 @@ def _workload(dice: Dice) -> Workload:
         providers=some("p1", "p2"),
         jurisdictions=some("EE", "FI"),
         max_price=limit if dice.random() < 0.2 else None,
+        keep_snapshot=dice.choice([timedelta(hours=1), timedelta(days=30)]) if dice.random() < 0.2 else None,
     )
 
 

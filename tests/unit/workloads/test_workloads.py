@@ -42,6 +42,7 @@ cloud_init: |
   packages: [git]
 requirements: {{sites: [aurora], providers: ["egi:cesnet"], jurisdictions: [EE, NO]}}
 max_price: 10.50 EUR
+keep_snapshot: 30 days
 """
 SMALL: Mapping[str, Any] = {
     "kind": "machine",
@@ -97,12 +98,13 @@ class TestReading:
             providers=("egi:cesnet",),
             jurisdictions=("EE", "NO"),
             max_price=Amount.of("10.5", "EUR"),
+            keep_snapshot=timedelta(days=30),
         )
 
     def test_the_least(self) -> None:
         found = parse(SMALL)
         assert (found.count, found.gpus, found.disk_gib, found.public_address) == (1, 0, 0, False)
-        assert found.max_price is None
+        assert (found.max_price, found.keep_snapshot) == (None, None)
         assert found.sites == ()
 
     def test_json_text_and_table_are_one(self) -> None:
@@ -137,6 +139,10 @@ class TestUnknownKeys:
         assert faults({**SMALL, "resources": {**SMALL["resources"], key: 1}})[f"resources.{key}"]["hint"] == (
             f"Did you mean {meant}?"
         )
+
+    @pytest.mark.parametrize("key", ["snapshot", "snapshots", "keep_disk", "keep_snapshots", "keep_snapshott"])
+    def test_words_for_a_snapshot(self, key: str) -> None:
+        assert fault(**{key: "30 days"})["hint"] == "Did you mean keep_snapshot?"
 
     def test_a_key_at_the_wrong_level(self) -> None:
         assert faults({**SMALL, "memory": "4 GiB"})["memory"]["hint"] == "It belongs to resources.memory."
@@ -208,6 +214,18 @@ class TestFaults:
         found = parse({**SMALL, "count": MAX_COUNT, "duration": "366 days"})
         assert (found.count, found.duration) == (MAX_COUNT, timedelta(days=366))
         assert parse({**SMALL, "duration": "1 s"}).duration == timedelta(seconds=1)
+
+    @pytest.mark.parametrize("keep", [30, "59 min", "366 days", "0 days", "forever", True, ["1 day"]])
+    def test_a_snapshot_is_kept_for_an_hour_to_a_year(self, keep: object) -> None:
+        found = fault(keep_snapshot=keep)
+        assert found["field"] == "keep_snapshot"
+        assert "30 days" in found["hint"]
+        for least_or_most in (timedelta(hours=1), timedelta(days=365)):
+            written = f"{least_or_most // timedelta(hours=1)} h"
+            assert parse({**SMALL, "keep_snapshot": written}).keep_snapshot == least_or_most
+
+    def test_months_differ_for_a_snapshot_too(self) -> None:
+        assert "months differ in length" in fault(keep_snapshot="1 month")["reason"]
 
     @pytest.mark.parametrize(
         "price", [10, "10", "EUR", "10 euro", "-1 EUR", "1e999999999 EUR", "0.0000000001 EUR", True]
@@ -317,6 +335,7 @@ WORKLOADS = st.builds(
     providers=PLACES,
     jurisdictions=st.lists(st.sampled_from(["EE", "FI", "NO"]), unique=True).map(lambda names: tuple(sorted(names))),
     max_price=st.none() | st.decimals(0, 10**9, places=9).map(lambda value: Amount.of(value, "EUR")),
+    keep_snapshot=st.none() | st.integers(3600, 365 * 86_400).map(lambda seconds: timedelta(seconds=seconds)),
 )
 
 
