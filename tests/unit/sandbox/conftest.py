@@ -18,6 +18,7 @@ TIMING = Timing(
     reboot_seconds=3.0,
     shelve_seconds=4.0,
     unshelve_seconds=4.0,
+    snapshot_seconds=6.0,
     delete_seconds=5.0,
 )
 

@@ -233,6 +233,11 @@ def test_states_are_told_and_an_unknown_one_is_unknown(server: dict[str, Any], s
         ),
         ({"NeutronError": "old"}, Fault("NeutronError", "old")),
         ({"error": {"code": 404, "message": "no", "title": "Not Found"}}, Fault("error", "no")),
+        (
+            {"message": "No image found with ID 4-2<br /><br />\n\n\n", "code": "404 Not Found", "title": "Not Found"},
+            Fault("Not Found", "No image found with ID 4-2"),
+        ),
+        ({"message": 1, "code": "404 Not Found", "title": "Not Found"}, None),
         ({"message": "proxy says no"}, None),
         ({"a": {"message": "x"}, "b": 1}, None),
         ({"a": {"message": 1}}, None),
