@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
 
@@ -25,7 +25,7 @@ from broker.models.catalogue import RateCardVersion
 from broker.models.leases import Lease
 from broker.pricing import RateCard
 from broker.timeline import Concern, close_finding, raise_finding
-from broker.values import Amount, Period, exact, plain
+from broker.values import Amount, Commodity, Period, exact, plain
 
 OVERDRAFT = "overdraft"
 
@@ -61,7 +61,18 @@ class Prices:
         if card is None:
             card = self.cards[use.version_id, skus] = rate_card(self.session, use.version_id, skus)
         used = _used(self.session, history, card, period)
-        return rate(card, period, state=use.state, skus=skus, used=used)
+        return rate(card, period, state=use.state, skus=skus, used=used, disk_gib=history.disk_gib)
+
+    def per_day(self, history: History, *, now: datetime) -> Amount | None:
+        """What a lease that is there costs from now on; None where that has no price."""
+        going = [use for use in history.uses() if use.ends_at is None]
+        if not going:
+            return None
+        try:
+            rated = self.of(history, going[-1], Period(now, now + timedelta(days=1)))
+        except PriceUnknown:
+            return None
+        return Amount.total((row.cost for row in rated), rated[0].cost.commodity)
 
     def unposted(self, history: History, *, now: datetime) -> list[Rated]:
         """What the lease used until `now` and no posting has yet.
@@ -110,8 +121,8 @@ def post_charge(prices: Prices, history: History, segment: Segment, *, accounts:
         project_id=history.order.project_id,
         provider=history.provider.name,
         region=history.site.region,
-        machine_id=history.machine_id,
-        machine_name=str(history.lease.spec["name"]),
+        remote_id=history.thing(segment.state),
+        name=str(history.lease.spec["name"]),
     )
     session.add_all(
         charge(segment, row, entry_id=entry_id, resource=resource, grant_id=grant_id)
@@ -119,9 +130,7 @@ def post_charge(prices: Prices, history: History, segment: Segment, *, accounts:
     )
     session.flush()
     if any(share.grant_id is None for share in shares):
-        with exact():
-            per_day = Amount(total.value * 24 / period.hours.value, total.commodity).stored()
-        tell_overdraft(session, history, per_day, overdraft_id=accounts.overdraft_id, now=now)
+        tell_overdraft(prices, history, total.commodity, overdraft_id=accounts.overdraft_id, now=now)
     return True
 
 
@@ -168,12 +177,12 @@ def resolve_unknown(session: Session, lease: Lease, *, now: datetime) -> None:
     )
 
 
-def tell_overdraft(session: Session, history: History, per_day: Amount, *, overdraft_id: UUID, now: datetime) -> None:
-    """Told once per lease, with all that it went over so far; what it costs per day is nothing once it is gone.
+def tell_overdraft(prices: Prices, history: History, currency: Commodity, *, overdraft_id: UUID, now: datetime) -> None:
+    """Told once per lease, with all that it went over so far, and what it costs per day from now on.
 
     Where a correction has brought it to nothing, the finding is closed.
     """
-    lease, currency = history.lease, per_day.commodity
+    session, lease = prices.session, history.lease
     over = session.scalars(
         select(func.sum(Posting.amount)).where(
             Posting.account_id == overdraft_id,
@@ -194,7 +203,7 @@ def tell_overdraft(session: Session, history: History, per_day: Amount, *, overd
             "overdraft account (`leeway spend`).",
             site_id=history.site.id,
             lease_id=lease.id,
-            per_day=per_day if lease.gone_at is None else Amount.zero(currency),
+            per_day=Amount.zero(currency) if lease.gone_at else prices.per_day(history, now=now),
         ),
         now=now,
     )

@@ -105,7 +105,7 @@ def post_correction(
         session.add_all(_rows(tier, payers, own, now=now))
     segment.counted_until = None if until == segment.ends_at else until
     session.flush()
-    tell_overdraft(session, history, Amount.zero(currency), overdraft_id=accounts.overdraft_id, now=now)
+    tell_overdraft(prices, history, currency, overdraft_id=accounts.overdraft_id, now=now)
 
 
 def _billed(prices: Prices, history: History, segment: Segment, until: datetime) -> Mapping[str, Decimal] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import Row, exists, select
 from sqlalchemy.orm import Session
 
-from accounting.metering import CardSpan, Meter, Sighting, Use, end_by_word, meter, outside
+from accounting.metering import CardSpan, Meter, Sighting, Use, ends_by_word, meter, outside
 from accounting.models.charges import Charge, Segment
 from accounting.models.grants import Grant, MoneyHold
 from accounting.models.ledger import Balance
@@ -38,42 +38,46 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """One lease, all that was seen of it, and what was made of that so far. `charged`: ids of charged segments."""
+    """One lease, all that was seen of it, and what was made of that so far.
+
+    `disk_gib`: of the offer that was ordered, 0 where it is not known. `charged`: ids of charged segments. `things`:
+    what each kind of part is called at the site.
+    """
 
     lease: Lease
     order: Order
     site: Site
     provider: Provider
     offer: str
+    disk_gib: int
     sightings: tuple[Sighting, ...]
     skus: dict[str, str]
     cards: tuple[CardSpan, ...]
     grant_bounds: tuple[datetime, ...]
     address: Address | None
-    machine_id: str
+    things: Mapping[PartKind, str]
     segments: tuple[Segment, ...]
     charged: frozenset[UUID]
 
     @property
     def known_until(self) -> datetime:
-        """When the machine was last seen; where it never was, when its lease was made."""
+        """When it was last seen (the machine, then its snapshot); where it never was, when its lease was made."""
         return max([*(sighting.seen_at for sighting in self.sightings), self.lease.seen_at or self.lease.made_at])
 
     def uses(self, *, known_until: datetime | None = None) -> list[Use]:
         """What its segments should be, without what is charged already.
 
-        `known_until` is when the machine was last seen, unless told otherwise (for a forecast up to now).
+        `known_until` is when it was last seen, unless told otherwise (for a forecast up to now).
         """
-        cuts = set(self.grant_bounds)
-        if self.address is not None:
-            cuts |= {self.address.made_at} | ({self.address.gone_at} if self.address.gone_at else set())
+        address = () if self.address is None else (self.address.made_at, self.address.gone_at)
         by = Meter(
             made_at=self.lease.made_at,
             sku=self.offer,
             skus=self.skus,
             cards=self.cards,
-            cuts=cuts,
+            cuts=self.grant_bounds,
             known_until=known_until or self.known_until,
+            machine_cuts=[moment for moment in address if moment is not None],
         )
         periods = [
             Period(segment.starts_at, segment.ends_at)
@@ -87,11 +91,12 @@ class History:
 
         An end by the site's word may come after segments were charged beyond it.
         """
-        end = end_by_word(self.sightings, self.lease.made_at)
+        ends = ends_by_word(self.sightings, self.lease.made_at)
         found = []
         for segment in self.segments:
             if segment.id not in self.charged or segment.ends_at is None:
                 continue
+            end = ends.of(segment.state)
             until = segment.ends_at if end is None else min(max(end, segment.starts_at), segment.ends_at)
             if until != (segment.counted_until or segment.ends_at):
                 found.append((segment, until))
@@ -103,9 +108,15 @@ class History:
         return [segment for segment in self.segments if segment.id not in self.charged]
 
     def skus_at(self, use: Use) -> tuple[str, ...]:
-        """What is paid for during a use: the machine, and its address where it has one."""
-        has_address = self.address is not None and self.address.covers(use.starts_at)
+        """What is paid for during a use: a snapshot; or the machine, and its address where it has one."""
+        is_machine = use.state is not LeaseState.SNAPSHOT
+        has_address = is_machine and self.address is not None and self.address.covers(use.starts_at)
         return (use.sku, ADDRESS_SKU) if has_address else (use.sku,)
+
+    def thing(self, state: LeaseState) -> str:
+        """What is charged in a state, as the site calls it: the snapshot or the machine."""
+        kind = PartKind.SNAPSHOT if state is LeaseState.SNAPSHOT else PartKind.SERVER
+        return self.things.get(kind, str(self.lease.id))
 
 
 def use_of(segment: Segment) -> Use:
@@ -136,7 +147,7 @@ def histories(session: Session, lease_ids: Collection[UUID]) -> list[History]:
     sightings = _sightings(session, lease_ids)
     cards = _cards(session, {row.Provider.id for row in rows})
     bounds = _grant_bounds(session, {row.Order.id for row in rows})
-    addresses, machines = _parts(session, lease_ids)
+    addresses, things = _parts(session, lease_ids)
     segments, charged = _segments(session, lease_ids)
     types = _types(session, rows, sightings)
     found = []
@@ -149,12 +160,13 @@ def histories(session: Session, lease_ids: Collection[UUID]) -> list[History]:
                 site=site,
                 provider=provider,
                 offer=offer.name,
+                disk_gib=offer.disk_gib,
                 sightings=_with_end(lease, sightings.get(lease.id, [])),
                 skus=skus,
                 cards=tuple(cards.get(provider.id, ())),
                 grant_bounds=tuple(bounds.get(order.id, ())),
                 address=addresses.get(lease.id),
-                machine_id=machines.get(lease.id) or str(lease.id),
+                things=things.get(lease.id, {}),
                 segments=tuple(segments.get(lease.id, ())),
                 charged=frozenset(charged),
             )
@@ -207,19 +219,20 @@ def _grant_bounds(session: Session, order_ids: Collection[UUID]) -> dict[UUID, l
     return found
 
 
-def _parts(session: Session, lease_ids: Collection[UUID]) -> tuple[dict[UUID, Address], dict[UUID, str]]:
+def _parts(
+    session: Session, lease_ids: Collection[UUID]
+) -> tuple[dict[UUID, Address], dict[UUID, dict[PartKind, str]]]:
+    """Per lease, its address, and what its parts are called at the site."""
     addresses: dict[UUID, Address] = {}
-    machines: dict[UUID, str] = {}
+    things: dict[UUID, dict[PartKind, str]] = defaultdict(dict)
     for part in session.scalars(
-        select(Part)
-        .where(Part.lease_id.in_(lease_ids), Part.kind.in_((PartKind.ADDRESS, PartKind.SERVER)))
-        .execution_options(populate_existing=True)
+        select(Part).where(Part.lease_id.in_(lease_ids)).execution_options(populate_existing=True)
     ):
-        if part.kind is PartKind.SERVER and part.remote_id is not None:
-            machines[part.lease_id] = part.remote_id
-        elif part.kind is PartKind.ADDRESS and part.made_at is not None:
+        if part.remote_id is not None:
+            things[part.lease_id][part.kind] = part.remote_id
+        if part.kind is PartKind.ADDRESS and part.made_at is not None:
             addresses[part.lease_id] = Address(part.made_at, part.gone_at)
-    return addresses, machines
+    return addresses, things
 
 
 def _segments(session: Session, lease_ids: Collection[UUID]) -> tuple[dict[UUID, list[Segment]], set[UUID]]:

@@ -3,7 +3,7 @@
     sightings   seen_at, state, type, the site's own word for when the state began
        |        each change starts when the site says, where that can be; else when it was first seen; an end that
        |        was estimated gives way to the site's word, however late that comes
-    intervals   [change, next change), the last one open; none while the machine is gone
+    intervals   [change, next change), the last one open; none once nothing is left
        |        cut at price changes, months, ends of grants, and where an address came or went
     uses        what the segments of the lease should be
 
@@ -18,14 +18,17 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from itertools import zip_longest
+from itertools import takewhile, zip_longest
 from uuid import UUID
 
+from broker.meters import SNAPSHOT_SKU
 from broker.models.leases import LeaseState
 from broker.values import Period, month_starts
 
-# States in which there is no machine.
+# States in which there is nothing to pay for.
 _NOTHING = frozenset({LeaseState.PENDING, LeaseState.GONE})
+# States that end something: the machine (of which a snapshot may be left), or all.
+_ENDS = (LeaseState.SNAPSHOT, LeaseState.GONE)
 # Nova gives its times in whole seconds, cut off: what began at 37.9 is said to have begun at 37.
 WHOLE_SECOND = timedelta(seconds=1)
 
@@ -63,8 +66,9 @@ class Meter:
         sku: what the ordered type is priced as.
         skus: what other types are; a type without an entry is its own SKU (which a rate card may not know).
         cards: the provider's rate card versions.
-        cuts: other moments to cut at: ends of grants, an address that came or went.
-        known_until: when the machine was last seen; what still runs is cut only before that.
+        cuts: other moments to cut at: starts and ends of grants.
+        known_until: when it was last seen; what still goes on is cut only before that.
+        machine_cuts: moments to cut the machine's use at: an address came or went.
     """
 
     made_at: datetime
@@ -73,6 +77,7 @@ class Meter:
     cards: Sequence[CardSpan]
     cuts: Collection[datetime]
     known_until: datetime
+    machine_cuts: Collection[datetime] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,30 +122,53 @@ def meter(sightings: Iterable[Sighting], by: Meter) -> list[Use]:
     return uses
 
 
-def end_by_word(sightings: Iterable[Sighting], made_at: datetime) -> datetime | None:
-    """When the machine ended by the site's own word; None while it is there, or where its end is an estimate."""
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """When the machine and its snapshot ended by the site's own word; None while one is there, or has no such end."""
+
+    machine: datetime | None
+    snapshot: datetime | None
+
+    def of(self, state: LeaseState) -> datetime | None:
+        """The end of what is used in the state."""
+        return self.snapshot if state is LeaseState.SNAPSHOT else self.machine
+
+
+def ends_by_word(sightings: Iterable[Sighting], made_at: datetime) -> Ends:
+    """The ends that are no estimates. Without a snapshot, both are that of the machine."""
     changes = list(_changes(_in_order(sightings), made_at))
-    if not changes or changes[-1].state is not LeaseState.GONE or changes[-1].has_estimated_start:
-        return None
-    return changes[-1].start
+    ends = list(takewhile(lambda change: change.state in _ENDS, reversed(changes)))
+    if not ends:
+        return Ends(None, None)
+    last, first = ends[0], ends[-1]
+    return Ends(
+        machine=None if first.has_estimated_start else first.start,
+        snapshot=last.start if last.state is LeaseState.GONE and not last.has_estimated_start else None,
+    )
 
 
 def _in_order(sightings: Iterable[Sighting]) -> list[Sighting]:
-    """By time; where the site says only later when the machine ended, that is what was seen when it was seen gone."""
+    """By time; where the site says only later when something ended, that is what was seen when it was seen gone."""
     found = sorted(sightings, key=lambda sighting: sighting.seen_at)
-    first = next((number for number, one in enumerate(found) if one.state is LeaseState.GONE), None)
-    if first is None:
-        return found
-    words = [one.since for one in found[first:] if one.state is LeaseState.GONE and not one.is_estimated and one.since]
-    if found[first].is_estimated and words:
-        found[first] = replace(found[first], since=words[-1], is_estimated=False)
+    for state in _ENDS:
+        _believe(found, state)
     return found
+
+
+def _believe(found: list[Sighting], state: LeaseState) -> None:
+    """The first sighting of an end, if it is an estimate, becomes the last word that came for it."""
+    first = next((number for number, one in enumerate(found) if one.state is state), None)
+    if first is None or not found[first].is_estimated:
+        return
+    words = [one.since for one in found[first:] if one.state is state and not one.is_estimated and one.since]
+    if words:
+        found[first] = replace(found[first], since=words[-1], is_estimated=False)
 
 
 def _changes(sightings: Sequence[Sighting], made_at: datetime) -> Iterator[_Change]:
     """The sightings that differ from the one before, with the moment from which each holds."""
     last: _Change | None = None
-    known = LeaseState.RUNNING  # the last state of the machine that could be read
+    known = LeaseState.RUNNING  # the last state that could be read
     for number, sighting in enumerate(sightings):
         is_guess = sighting.state is LeaseState.UNKNOWN
         state = known if is_guess else sighting.state
@@ -149,7 +177,7 @@ def _changes(sightings: Sequence[Sighting], made_at: datetime) -> Iterator[_Chan
         kind = sighting.instance_type or (last.instance_type if last else None)
         if last is not None and (last.state, last.instance_type, last.is_guess) == (state, kind, is_guess):
             continue
-        if state is LeaseState.GONE:
+        if state in _ENDS and not is_guess:
             start = _end(sighting, last.start if last else made_at, sightings[:number])
         else:
             start = _start(sighting, last.start if last else made_at)
@@ -165,7 +193,7 @@ def _start(sighting: Sighting, former: datetime) -> datetime:
 
 
 def _end(sighting: Sighting, former: datetime, before: Sequence[Sighting]) -> datetime:
-    """When the machine ended: by the site's word, else when it was last seen if that is an estimate, else as seen."""
+    """When something ended: by the site's word, else when it was last seen if that is an estimate, else as seen."""
     word = sighting.since
     if word is None:
         word = before[-1].seen_at if sighting.is_estimated and before else sighting.seen_at
@@ -177,9 +205,11 @@ def _cut(change: _Change, end: datetime | None, by: Meter) -> Iterator[Use]:
     known = max(change.start, by.known_until) if end is None else end
     within = Period(change.start, known)
     moments = {*by.cuts, *month_starts(within)}
+    if change.state is not LeaseState.SNAPSHOT:
+        moments |= set(by.machine_cuts)
     moments |= {moment for card in by.cards for moment in (card.valid_from, card.valid_to) if moment is not None}
     pieces = list(within.split(moments))
-    sku = by.sku if change.instance_type is None else by.skus.get(change.instance_type, change.instance_type)
+    sku = _sku(change, by)
     for piece in pieces:
         yield Use(
             starts_at=piece.start,
@@ -189,6 +219,13 @@ def _cut(change: _Change, end: datetime | None, by: Meter) -> Iterator[Use]:
             version_id=next((card.version_id for card in by.cards if card.contains(piece.start)), None),
             is_estimated=change.is_guess,
         )
+
+
+def _sku(change: _Change, by: Meter) -> str:
+    """What is priced: the snapshot, or the machine as its type."""
+    if change.state is LeaseState.SNAPSHOT:
+        return SNAPSHOT_SKU
+    return by.sku if change.instance_type is None else by.skus.get(change.instance_type, change.instance_type)
 
 
 def outside(uses: Iterable[Use], charged: Iterable[Period]) -> list[Use]:

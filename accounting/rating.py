@@ -10,13 +10,13 @@ from uuid import UUID
 
 from accounting.models.charges import Charge, ChargeState, Segment
 from broker.errors import PriceUnknown
-from broker.meters import ADDRESS_SKU
+from broker.meters import ADDRESS_SKU, SNAPSHOT_SKU, Meter, kept
 from broker.models.leases import LeaseState
 from broker.pricing import PricePart, RateCard, amount
 from broker.values import STORED, Amount, Period, Unit, exact, utc
 
-# Machines and addresses are metered by time and by nothing else. Names as FOCUS writes units.
-_FOCUS_UNITS = {Unit.HOUR: "Hours", Unit.SECOND: "Seconds"}
+# Machines and addresses are metered by time and by nothing else; snapshots by their size, too. As FOCUS writes units.
+_FOCUS_UNITS = {Unit.HOUR: "Hours", Unit.SECOND: "Seconds", Unit.GIB_HOUR: "GiB-Hours"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,8 @@ class Rated:
 
     Attributes:
         tier: counted from 0.
-        hours: what was really used, of which `part` has the billed quantity (after minimum and increment).
+        hours: what was really used (of a snapshot, GiB-hours), of which `part` has the billed quantity (after minimum
+            and increment).
         share: the state's share of the unit price.
         cost: as it is stored: nine decimals.
     """
@@ -45,42 +46,77 @@ class Resource:
     project_id: UUID
     provider: str
     region: str | None
-    machine_id: str
-    machine_name: str
+    remote_id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What FOCUS calls it."""
+
+    category: str
+    service: str
+    resource: str
+    consumed_unit: Unit = Unit.HOUR
+
+
+_MACHINE = _Kind("Compute", "Virtual machines", "Virtual Machine")
+_KINDS = {
+    ADDRESS_SKU: _Kind("Networking", "Public addresses", "Public IP Address"),
+    SNAPSHOT_SKU: _Kind("Storage", "Snapshots", "Snapshot", Unit.GIB_HOUR),
+}
 
 
 def rate(
-    card: RateCard, period: Period, *, state: LeaseState, skus: Collection[str], used: Mapping[str, Decimal]
+    card: RateCard,
+    period: Period,
+    *,
+    state: LeaseState,
+    skus: Collection[str],
+    used: Mapping[str, Decimal],
+    disk_gib: int = 0,
 ) -> tuple[Rated, ...]:
-    """What a machine in `state` costs over `period`, per SKU and tier. An address costs the same in every state.
+    """What a lease in `state` costs over `period`, per SKU and tier. An address costs the same in every state.
 
-    `used` is what the billing account used of each SKU before in the billing period; absent is nothing.
+    Args:
+        card: the rate card version in force.
+        period: when.
+        state: of the machine, or SNAPSHOT.
+        skus: what is paid for.
+        used: what the billing account used of each SKU before in the billing period; absent is nothing.
+        disk_gib: the size that a snapshot is paid for; 0 is unknown.
 
     Raises:
-        PriceUnknown: where the card does not say what the SKU or the state costs.
+        PriceUnknown: where the card does not say what the SKU or the state costs, or the size is not known.
     """
-    return tuple(rated for sku in skus for rated in _rate(card, period, sku=sku, state=state, used=used))
+    rated: list[Rated] = []
+    for sku in skus:
+        meter = kept(card, disk_gib) if sku == SNAPSHOT_SKU else _by_time(card, sku, state)
+        rated += _rate(card, period, meter, used.get(sku, Decimal(0)))
+    return tuple(rated)
 
 
-def _rate(
-    card: RateCard, period: Period, *, sku: str, state: LeaseState, used: Mapping[str, Decimal]
-) -> Iterator[Rated]:
-    price = card.price(sku)
-    if price.unit not in _FOCUS_UNITS:
+def _by_time(card: RateCard, sku: str, state: LeaseState) -> Meter:
+    """One machine or address."""
+    unit = card.price(sku).unit
+    if unit not in (Unit.HOUR, Unit.SECOND):
         raise PriceUnknown(
-            f"rate card {card.name} (version {card.number}) sells {sku} per {price.unit}, not by time",
+            f"rate card {card.name} (version {card.number}) sells {sku} per {unit}, not by time",
             hint="Price it per hour or per second.",
             sku=sku,
         )
-    share = Decimal(1) if sku == ADDRESS_SKU else card.share(state.value)
-    already = used.get(sku, Decimal(0))
-    priced = amount(card, sku, Decimal(1), period, share=share, already_used=already)
+    return Meter("", sku, Decimal(1), Decimal(1) if sku == ADDRESS_SKU else card.share(state.value))
+
+
+def _rate(card: RateCard, period: Period, meter: Meter, already: Decimal) -> Iterator[Rated]:
+    tiers = card.price(meter.sku).tiers
+    priced = amount(card, meter.sku, meter.count, period, share=meter.share, already_used=already)
     for part in priced.parts:
-        tier = max(number for number, tier in enumerate(price.tiers) if tier.above <= already)
+        number = max(number for number, tier in enumerate(tiers) if tier.above <= already)
         with exact():
             already += part.quantity.value
-            hours = period.hours.value * part.quantity.value / priced.billed.value
-        yield Rated(sku, tier, part, hours, share, part.amount.stored())
+            hours = meter.count * period.hours.value * part.quantity.value / priced.billed.value
+        yield Rated(meter.sku, number, part, hours, meter.share, part.amount.stored())
 
 
 def charge(
@@ -88,7 +124,7 @@ def charge(
 ) -> Charge:
     """The row for one rated tier of a segment that is closed, or for the part of it that a grant pays."""
     assert segment.ends_at is not None, "only closed segments are charged"
-    is_address = rated.sku == ADDRESS_SKU
+    kind = _KINDS.get(rated.sku, _MACHINE)
     start, end = billing_month(segment.starts_at)
     # The price that the state's share leaves, so that cost = unit price x quantity up to the ninth decimal.
     with exact():
@@ -106,19 +142,19 @@ def charge(
         billing_period_start=start,
         billing_period_end=end,
         billing_currency=rated.cost.commodity.code,
-        service_category="Networking" if is_address else "Compute",
-        service_name="Public addresses" if is_address else "Virtual machines",
+        service_category=kind.category,
+        service_name=kind.service,
         service_provider_name=resource.provider,
         region_id=resource.region,
-        resource_id=resource.machine_id,
-        resource_name=resource.machine_name,
-        resource_type="Public IP Address" if is_address else "Virtual Machine",
+        resource_id=resource.remote_id,
+        resource_name=resource.name,
+        resource_type=kind.resource,
         sku_id=rated.sku,
         sku_price_id=f"{segment.rate_card_version_id}/{rated.sku}/{rated.tier}",
         pricing_quantity=quantity.value,
         pricing_unit=_FOCUS_UNITS[quantity.unit],
         consumed_quantity=rated.hours,
-        consumed_unit=_FOCUS_UNITS[Unit.HOUR],
+        consumed_unit=_FOCUS_UNITS[kind.consumed_unit],
         list_unit_price=unit_price,
         contracted_unit_price=unit_price,
         list_cost=rated.cost.value,

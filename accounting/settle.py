@@ -118,9 +118,8 @@ class _Todo(Enum):
 def _glance(session: Session, lease_id: UUID) -> Settlement | None:
     """One query for the two commonest cases of nothing to do: not seen yet, and over."""
     is_seen = exists().where(Observation.lease_id == lease_id)
-    has_word = exists().where(
-        Observation.lease_id == lease_id, Observation.state == LeaseState.GONE, ~Observation.is_estimated
-    )
+    ends = (LeaseState.SNAPSHOT, LeaseState.GONE)
+    has_word = exists().where(Observation.lease_id == lease_id, Observation.state.in_(ends), ~Observation.is_estimated)
     # An end that was charged as an estimate may be corrected at any time.
     was_estimated = and_(has_word, exists().where(Segment.lease_id == lease_id, Segment.is_estimated))
     row = session.execute(

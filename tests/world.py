@@ -26,6 +26,7 @@ from broker.catalogue import Catalogues, import_rate_card
 from broker.database import database_now
 from broker.inventory import observe, take_turn
 from broker.lease_view import View, read
+from broker.meters import SNAPSHOT_SKU
 from broker.models.federation import Installation, Institution, Site
 from broker.models.leases import Lease, LeaseState
 from broker.models.people import Project
@@ -218,7 +219,8 @@ def connect(
         jurisdiction="EE",
     )
     card = RATES.format(provider=name) + "".join(
-        f"  {sku}: {{unit: hour, unit_price: '{price}'}}\n" for sku, price in prices.items()
+        f"  {sku}: {{unit: {'GiB-hour' if sku == SNAPSHOT_SKU else 'hour'}, unit_price: '{price}'}}\n"
+        for sku, price in prices.items()
     )
     with sessions.begin() as session:
         site = add_site(session, new, doors, jobs=jobs, actor="tests")
@@ -254,8 +256,9 @@ def quick(config: CloudConfig) -> CloudConfig:
 
 
 def aurora_prices() -> dict[str, str]:
-    """Per hour, in EUR."""
-    return {"a1.small": "0.04", "a1.medium": "0.08", "a1.large": "0.20", "a1.pinned": "0.70", "public-address": "0.004"}
+    """Per hour (of a snapshot, per GiB and hour), in EUR."""
+    machines = {"a1.small": "0.04", "a1.medium": "0.08", "a1.large": "0.20", "a1.pinned": "0.70"}
+    return machines | {"public-address": "0.004", SNAPSHOT_SKU: "0.0001"}
 
 
 def _install(sessions: sessionmaker[Session], installation: UUID) -> None:

@@ -11,8 +11,9 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accounting.metering import CardSpan, Meter, Sighting, Use, meter, outside
+from accounting.metering import CardSpan, Ends, Meter, Sighting, Use, ends_by_word, meter, outside
 from accounting.rating import rate
+from broker.meters import SNAPSHOT_SKU
 from broker.models.leases import LeaseState
 from broker.pricing import Price, RateCard, Tier
 from broker.values import Commodity, Period, Unit, exact, new_id
@@ -23,7 +24,7 @@ BY = Meter(
     made_at=T0, sku="m1.small", skus={"f-1": "m1.small", "f-2": "m1.big"}, cards=(CARD,), cuts=(), known_until=T0
 )
 RUNNING, STOPPED, GONE, UNKNOWN = LeaseState.RUNNING, LeaseState.STOPPED, LeaseState.GONE, LeaseState.UNKNOWN
-BUILDING = LeaseState.BUILDING
+BUILDING, SNAPSHOT = LeaseState.BUILDING, LeaseState.SNAPSHOT
 
 
 def at(hours: float) -> datetime:
@@ -151,6 +152,43 @@ def test_what_is_charged_stays_and_the_rest_goes_around_it() -> None:
     assert spans(outside(uses, [Period(at(0), at(1))])) == spans(uses)
 
 
+# --- what is left of a machine ----------------------------------------------------------------------------------------
+
+
+def test_a_snapshot_follows_its_machine_without_gap_or_overlap() -> None:
+    life = [seen(1, RUNNING), seen(5, STOPPED), seen(7, SNAPSHOT, since=6.5), seen(20, GONE, since=19)]
+    uses = meter(life, BY)
+    assert spans(uses) == [(1, 5, "running"), (5, 6.5, "stopped"), (6.5, 19, "snapshot")]
+    assert [use.sku for use in uses] == ["m1.small", "m1.small", SNAPSHOT_SKU]
+    assert ends_by_word(life, T0) == Ends(machine=at(6.5), snapshot=at(19))
+    assert spans(meter(life[:3], BY))[-1] == (6.5, None, "snapshot")
+    assert ends_by_word(life[:3], T0) == Ends(machine=at(6.5), snapshot=None)
+
+
+def test_of_a_machine_that_vanished_the_snapshot_begins_when_it_was_last_seen() -> None:
+    for since in (4, None):  # a site's word, or the last look: the change before
+        life = [seen(4, RUNNING), seen(7, SNAPSHOT, since=since, estimated=True), seen(20, GONE, since=19)]
+        assert spans(meter(life, BY)) == [(4, 19, "snapshot")]
+        assert ends_by_word(life, T0) == Ends(machine=None, snapshot=at(19))
+    life = [seen(1, RUNNING), seen(7, SNAPSHOT, since=4, estimated=True), seen(20, GONE, since=15, estimated=True)]
+    assert spans(meter(life, BY)) == [(1, 4, "running?"), (4, 15, "snapshot?")]
+    assert ends_by_word(life, T0) == Ends(machine=None, snapshot=None)
+
+
+def test_a_later_word_for_the_machines_end_moves_the_border() -> None:
+    life = [seen(1, RUNNING), seen(7, SNAPSHOT, since=4, estimated=True), seen(8, SNAPSHOT, since=6)]
+    assert spans(meter(life, BY)) == [(1, 6, "running"), (6, None, "snapshot")]
+    later = [*life, seen(20, GONE, since=19, estimated=True), seen(22, GONE, since=18)]
+    assert spans(meter(later, BY)) == [(1, 6, "running"), (6, 18, "snapshot")]
+    assert ends_by_word(later, T0) == Ends(machine=at(6), snapshot=at(18))
+
+
+def test_a_snapshot_whose_state_cannot_be_read_is_still_one() -> None:
+    life = [seen(1, RUNNING), seen(3, SNAPSHOT), seen(5, UNKNOWN), seen(9, GONE)]
+    assert spans(meter(life, BY)) == [(1, 3, "running"), (3, 5, "snapshot"), (5, 9, "snapshot?")]
+    assert ends_by_word(life, T0) == Ends(machine=at(3), snapshot=at(9))
+
+
 states = st.sampled_from([state for state in LeaseState if state is not LeaseState.PENDING])
 hours = st.integers(0, 24 * 70 * 6).map(lambda tens: T0 + timedelta(minutes=10 * tens))
 sightings = st.builds(
@@ -181,6 +219,7 @@ def test_uses_tile_the_life_from_any_order_of_sightings(life: list[Sighting], by
     for use in uses:
         assert use.ends_at is None or use.starts_at < use.ends_at
         assert use.state not in (GONE, LeaseState.PENDING, UNKNOWN)
+        assert (use.sku == SNAPSHOT_SKU) is (use.state is SNAPSHOT)
     in_order = sorted(life, key=lambda sighting: sighting.seen_at)
     for former, following in pairwise(uses):
         assert former.ends_at is not None
@@ -215,6 +254,7 @@ def together(uses: list[Use]) -> list[tuple[datetime, datetime | None, LeaseStat
 
 PRICE = Price("m1.small", Unit.HOUR, (Tier(Decimal(0), Decimal("0.061234567")),))
 PRICES = {name: replace(PRICE, sku=name) for name in ("m1.small", "m1.big")}
+PRICES[SNAPSHOT_SKU] = replace(PRICE, sku=SNAPSHOT_SKU, unit=Unit.GIB_HOUR)
 BILLS = {state.value: Decimal(number) / 8 for number, state in enumerate(LeaseState)}
 LIST = RateCard(CARD.version_id, "list", 1, Commodity("EUR"), PRICES, BILLS)
 
@@ -226,7 +266,7 @@ def total(uses: list[Use], end: datetime = T0 + timedelta(days=80)) -> Decimal:
             rated.part.amount.value
             for use in uses
             for rated in rate(
-                LIST, Period(use.starts_at, use.ends_at or end), state=use.state, skus=(use.sku,), used={}
+                LIST, Period(use.starts_at, use.ends_at or end), state=use.state, skus=(use.sku,), used={}, disk_gib=7
             )
         ]
         return sum(parts, Decimal(0))

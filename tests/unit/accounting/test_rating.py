@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -9,9 +10,10 @@ import pytest
 
 from accounting.rating import billing_month, rate
 from broker.errors import PriceUnknown
+from broker.meters import SNAPSHOT_SKU
 from broker.models.leases import LeaseState
 from broker.pricing import Price, RateCard, Tier
-from broker.values import Commodity, Period, Unit, new_id
+from broker.values import Commodity, Period, Quantity, Unit, new_id
 from tests.unit.accounting.world import HOUR, T0
 
 LENGTH = Period(T0, T0 + 2 * HOUR)
@@ -36,6 +38,16 @@ def test_the_least_that_is_billed_is_not_what_was_used() -> None:
     price = of(Unit.HOUR, "0.10", minimum=3 * HOUR)
     (rated,) = rate(card(price), LENGTH, state=LeaseState.RUNNING, skus=("m1.small",), used={})
     assert (rated.cost.value, rated.part.quantity.value, rated.hours) == (Decimal("0.3"), 3, 2)
+
+
+def test_a_snapshot_is_rated_by_its_size_whatever_the_states_cost() -> None:
+    price = Price(SNAPSHOT_SKU, Unit.GIB_HOUR, (Tier(Decimal(0), Decimal("0.001")),), minimum=3 * HOUR)
+    sold = replace(card(price), bills={})
+    (rated,) = rate(sold, LENGTH, state=LeaseState.SNAPSHOT, skus=(SNAPSHOT_SKU,), used={}, disk_gib=20)
+    assert (rated.cost.value, rated.part.quantity) == (Decimal("0.06"), Quantity(Decimal(60), Unit.GIB_HOUR))
+    assert (rated.hours, rated.share) == (40, 1)
+    with pytest.raises(PriceUnknown, match="how large"):
+        rate(sold, LENGTH, state=LeaseState.SNAPSHOT, skus=(SNAPSHOT_SKU,), used={})
 
 
 @pytest.mark.parametrize("unit", [Unit.COUNT, Unit.GIB, Unit.CORE_HOUR])

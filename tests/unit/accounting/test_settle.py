@@ -136,7 +136,7 @@ def test_what_goes_beyond_the_hold_is_overdraft_and_a_finding(world: World, gran
     run(world, lease, 20)
     assert (world.of_grant(grant), world.overdraft, world.owed) == ((1, 0), Decimal("0.2"), Decimal("1.2"))
     (finding,) = world.findings("overdraft", lease.id)
-    assert finding.per_day == Decimal("1.44")
+    assert finding.per_day == Decimal("0.72"), "of what goes on: it is stopped"
     assert "cost 0.2 EUR more than was set aside" in finding.text
     world.see(lease, at(30), GONE)
     run(world, lease, 31)

@@ -15,6 +15,7 @@ from accounting.holds import GrantLedger
 from accounting.models.charges import Charge, Segment
 from accounting.models.grants import Grant, MoneyHold
 from accounting.models.ledger import Account, Balance, Entry
+from broker.meters import SNAPSHOT_SKU
 from broker.models.audit import Finding
 from broker.models.catalogue import CatalogueVersion, Offer, RateCardPrice, RateCardVersion
 from broker.models.federation import Installation, Institution, Provider, Site
@@ -94,7 +95,7 @@ class World:
         since: datetime = T0 - timedelta(days=300),
         currency: str = "EUR",
     ) -> RateCardVersion:
-        """A new rate card version, in force from `since` on; SKU -> price per hour."""
+        """A new rate card version, in force from `since` on; SKU -> price per hour, of snapshots per GiB and hour."""
         last = self.session.scalar(
             select(RateCardVersion).where(
                 RateCardVersion.provider_id == self.provider.id, RateCardVersion.valid_to.is_(None)
@@ -117,7 +118,7 @@ class World:
         self.session.add(version)
         self.session.flush()
         for sku, price in (prices or {"m1.small": "0.06"}).items():
-            self.price(version, sku, price)
+            self.price(version, sku, price, unit="GiB-hour" if sku == SNAPSHOT_SKU else "hour")
         return version
 
     def price(
