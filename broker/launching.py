@@ -327,7 +327,13 @@ def _adopt(run: Pass, lease: Lease, part: Part) -> set[UUID]:
     Returns the attempts that made what was found.
     """
     things = run.adapter.find(part.kind, lease=lease.id, made=_made(lease), deadline=run.deadline())
-    mine = [thing for thing in things if thing.tags is None or thing.tags.installation == run.tools.installation]
+    # A name alone may be of a person's own image, and a machine must not go for that.
+    mine = [
+        thing
+        for thing in things
+        if (thing.tags is None and part.kind is not PartKind.SNAPSHOT)
+        or (thing.tags is not None and thing.tags.installation == run.tools.installation)
+    ]
     lost = {attempt.remote_id for attempt in lease.attempts if attempt.outcome in (Outcome.DISCARD, Outcome.GONE)}
     mine = sorted((thing for thing in mine if thing.remote_id not in lost), key=_rank)
     owners = set()
