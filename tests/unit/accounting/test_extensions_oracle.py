@@ -18,9 +18,11 @@ from accounting.proof import prove
 from accounting.settle import settle
 from broker.errors import GrantExhausted
 from broker.extensions import Funding, extend_order, orders_to_roll, roll_hold
-from broker.models.leases import Lease, LeaseState
+from broker.meters import SNAPSHOT_SKU
+from broker.models.leases import Desired, Lease, LeaseState
 from broker.models.workloads import Order, OrderState
-from broker.reckoning import paid_until
+from broker.reckoning import Rates, paid_until, runs_of, whole_hold
+from broker.remote import PartKind
 from broker.values import Amount, Period
 from tests.unit.accounting.world import LEDGER, T0, World, eur
 from tests.world import NotedJobs
@@ -28,11 +30,13 @@ from tests.world import NotedJobs
 pytestmark = pytest.mark.postgres
 
 MINUTE = timedelta(minutes=1)
-# 0.06 EUR an hour.
+# 0.06 EUR an hour, and 0.03 for the snapshot of 20 GiB.
 PER_MINUTE = Decimal("0.001")
+KEPT_PER_MINUTE = Decimal("0.0005")
+PRICES = {"m1.small": "0.06", SNAPSHOT_SKU: "0.0015"}
 WINDOW = timedelta(days=2)
-MARGIN = timedelta(minutes=17)
-RUNNING, STOPPED, GONE = LeaseState.RUNNING, LeaseState.STOPPED, LeaseState.GONE
+SETTLE, GRACE, SNAPSHOT_TIME = 2 * MINUTE, 15 * MINUTE, 120 * MINUTE
+RUNNING, STOPPED, SNAPSHOT, GONE = LeaseState.RUNNING, LeaseState.STOPPED, LeaseState.SNAPSHOT, LeaseState.GONE
 
 
 class Act(Enum):
@@ -57,6 +61,18 @@ class Step:
     amount: int
 
 
+@dataclass(frozen=True)
+class Keep:
+    """How long a snapshot is kept, how long the site takes for it and for the machine's end, and where one looks."""
+
+    minutes: int
+    taking: int
+    looks: tuple[int, ...]
+
+
+keeps = st.none() | st.builds(
+    Keep, st.integers(60, 3000), st.integers(0, 120), st.lists(st.integers(1, 1000), max_size=3).map(tuple)
+)
 steps = st.lists(
     st.builds(Step, st.integers(1, 1500), st.sampled_from(Act), st.integers(1, 5000)), min_size=3, max_size=14
 )
@@ -65,10 +81,12 @@ steps = st.lists(
 class Life:
     """One machine of one order; another order competes for the grant. The clock rolls holds as it would."""
 
-    def __init__(self, session: Session, *, minutes: int, grant: int) -> None:
+    def __init__(self, session: Session, *, minutes: int, grant: int, keep: Keep | None) -> None:
         """An order as `place_order` makes it."""
         self.world = World(session)
-        self.world.card({"m1.small": "0.06"})
+        self.world.card(PRICES)
+        self.keep = keep
+        self.margin = GRACE + SETTLE + (SNAPSHOT_TIME if keep else timedelta(0))
         # It opened a moment ago: what it pays is cut nowhere.
         self.grant: Grant = self.world.grant(eur(grant), period=Period(T0 - MINUTE, T0 + timedelta(days=400)))
         duration = minutes * MINUTE
@@ -76,9 +94,13 @@ class Life:
         self.order: Order = self.world.order(until=T0 + duration)
         if duration > WINDOW:
             self.order.held_until = T0 + WINDOW
-        LEDGER.hold(session, self.order.id, [cost(held + MARGIN)], T0 + held + MARGIN, now=T0)
+        kept = timedelta(0) if keep is None else keep.minutes * MINUTE + SETTLE
+        until = T0 + held + self.margin + kept
+        LEDGER.hold(session, self.order.id, [cost(held + self.margin) + cost(kept, KEPT_PER_MINUTE)], until, now=T0)
         self.other = self.world.order()
         self.lease: Lease = self.world.lease(self.order)
+        if keep is not None:
+            self.lease.keep, self.lease.snapshot_time = keep.minutes * MINUTE, SNAPSHOT_TIME
         self.world.see(self.lease, T0, RUNNING)
         self.funding = Funding(LEDGER, NotedJobs(), WINDOW)
         self.now = T0
@@ -86,11 +108,13 @@ class Life:
     @property
     def last_moment(self) -> datetime:
         """When the machine is gone at the latest: its time, the stop ladder, and the settle time."""
-        return paid_until(self.order, self.lease.ends_at) + MARGIN
+        return paid_until(self.order, self.lease.ends_at) + self.margin
 
     def take(self, step: Step) -> None:
         """Time passes, the clock ticks, and something happens; the site cannot power off, so it always costs."""
-        self.now = min(self.now + step.after * MINUTE, self.last_moment)
+        # Where a snapshot is kept, the end of the grace is the last moment at which anything else can happen.
+        latest = self.last_moment - (SNAPSHOT_TIME if self.keep else timedelta(0))
+        self.now = max(self.now, min(self.now + step.after * MINUTE, latest))
         session = self.world.session
         if self.order.id in orders_to_roll(session, now=self.now, window=WINDOW):
             event(f"rolled: {roll_hold(session, self.order.id, self.funding, now=self.now)}")
@@ -115,15 +139,48 @@ class Life:
             LEDGER.release(session, self.other.id, now=self.now)
 
     def end(self) -> None:
-        """It runs to the last moment, and is charged."""
+        """It runs to the last moment, and is charged; then its snapshot is kept to the last moment."""
+        if self.keep is not None:
+            self.end_keeping(self.keep)
+            return
         seen_at = self.last_moment + MINUTE
         self.world.see(self.lease, seen_at, GONE, since=self.last_moment)
         settle(self.world.session, self.lease.id, now=seen_at)
 
+    def end_keeping(self, keep: Keep) -> None:
+        """The machine lapses, is saved and goes; whoever reckons the hold anew meanwhile takes nothing from it."""
+        session, lease = self.world.session, self.lease
+        lapsed_at = max(self.now, paid_until(self.order, lease.ends_at) + GRACE)
+        lease.desired, lease.lapsed_at = Desired.SNAPSHOT, lapsed_at
+        part = self.world.part(lease, PartKind.SNAPSHOT, made_at=lapsed_at)
+        self.reckon(lapsed_at)
+        part.ready_at = lapsed_at + keep.taking * MINUTE
+        self.reckon(part.ready_at)
+        gone_at = part.ready_at + SETTLE
+        self.world.see(lease, gone_at + MINUTE, SNAPSHOT, since=gone_at)
+        ends_at = part.ready_at + keep.minutes * MINUTE + SETTLE
+        moment = gone_at + MINUTE
+        for after in keep.looks:
+            moment = min(moment + after * MINUTE, ends_at)
+            self.world.still(lease, moment)
+            settle(session, lease.id, now=moment)
+            self.reckon(moment)
+        self.world.see(lease, ends_at + MINUTE, GONE, since=ends_at)
+        settle(session, lease.id, now=ends_at + MINUTE)
 
-def cost(length: timedelta) -> Amount:
-    """What running for so long costs."""
-    return eur(PER_MINUTE * (length // MINUTE))
+    def reckon(self, now: datetime) -> None:
+        """The whole hold anew, as where another machine of the order is extended."""
+        session, order = self.world.session, self.order
+        session.flush()
+        so_far = LEDGER.so_far(session, order.id)
+        uses = runs_of(session, order, [self.lease], so_far, until=None, now=now)
+        amounts = whole_hold(Rates(session, now), so_far, uses)
+        LEDGER.extend(session, order.id, amounts, max(use.period.end for use in uses), now=now)
+
+
+def cost(length: timedelta, per_minute: Decimal = PER_MINUTE) -> Amount:
+    """What so long costs: of a machine that runs, unless another price is given."""
+    return eur(per_minute * (length // MINUTE))
 
 
 @settings(
@@ -131,11 +188,12 @@ def cost(length: timedelta) -> Amount:
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-@given(minutes=st.integers(1, 20_000), grant=st.integers(3, 20), life=steps)
-def test_the_hold_always_pays(session: Session, minutes: int, grant: int, life: list[Step]) -> None:
+@given(minutes=st.integers(1, 20_000), grant=st.integers(5, 20), life=st.tuples(steps, keeps))
+def test_the_hold_always_pays(session: Session, minutes: int, grant: int, life: tuple[list[Step], Keep | None]) -> None:
+    taken, keep = life
     with session.begin_nested() as example:
-        run = Life(session, minutes=minutes, grant=grant)
-        for step in life:
+        run = Life(session, minutes=minutes, grant=grant, keep=keep)
+        for step in taken:
             run.take(step)
         run.end()
         assert run.world.overdraft == 0
