@@ -19,6 +19,7 @@ from accounting.models.charges import Charge, Segment
 from accounting.models.ledger import Balance
 from accounting.proof import prove
 from accounting.settle import settle
+from broker.meters import SNAPSHOT_SKU
 from broker.models.leases import Lease, LeaseState
 from broker.models.workloads import Order, OrderState
 from broker.values import STORED, Period
@@ -26,8 +27,9 @@ from tests.unit.accounting.world import HOUR, LEDGER, T0, YEAR, World, eur
 
 pytestmark = pytest.mark.postgres
 
-SEEN = [state for state in LeaseState if state not in (LeaseState.PENDING, LeaseState.GONE)]
-PRICES = {"m1.small": "0.061234567", "m1.big": "0.199999999"}
+SEEN = [state for state in LeaseState if state not in (LeaseState.PENDING, LeaseState.SNAPSHOT, LeaseState.GONE)]
+PRICES = {"m1.small": "0.061234567", "m1.big": "0.199999999", SNAPSHOT_SKU: "0.000543211"}
+DISK_GIB = 20
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,17 @@ class End:
     vanished: bool
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What is left of the machine: seen so often, so long after each other; whether accounting looked each time."""
+
+    looks: tuple[tuple[timedelta, bool], ...]
+    end: End
+
+
 spans = st.integers(1, 9 * 24 * 3600 * 1000).map(lambda number: timedelta(milliseconds=number))
+ends = st.builds(End, spans, st.booleans())
+snapshot_looks = st.lists(st.tuples(spans, st.booleans()), max_size=4).map(tuple)
 looks = st.lists(
     st.builds(
         Look,
@@ -69,27 +81,37 @@ looks = st.lists(
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-@given(life=looks, change=spans, end=st.builds(End, spans, st.booleans()))
-def test_any_moments_come_to_the_same_as_one(session: Session, life: list[Look], change: timedelta, end: End) -> None:
+@given(life=looks, change=spans, death=st.tuples(ends, st.none() | st.builds(Kept, snapshot_looks, ends)))
+def test_any_moments_come_to_the_same_as_one(
+    session: Session, life: list[Look], change: timedelta, death: tuple[End, Kept | None]
+) -> None:
+    end, kept = death
     with session.begin_nested() as example:
         world = World(session)
         world.sell("f-2", "m1.big")
         world.card(PRICES)
         world.card({sku: f"1{price}" for sku, price in PRICES.items()}, since=T0 + 2 * change)
         grant = world.grant("100000", period=Period(YEAR.start, T0 + timedelta(days=900)))
-        often, once = (seen_through(world, life, end, often=often) for often in (True, False))
+        lives = [seen_through(world, life, end, kept, often=often) for often in (True, False)]
+        (often, kept_for), (once, _) = lives
         assert prove(session) == []
         tolerance = STORED / 2 * (len(world.charges(often)) + len(world.charges(once)))
         assert abs(total(world, often) - total(world, once)) <= tolerance
         assert tiles(world.segments(often)) == tiles(world.segments(once))
+        assert abs(stored(world, often) - DISK_GIB * Period(T0, T0 + kept_for).hours.value) <= tolerance
         both = total(world, often) + total(world, once)
         assert (world.of_grant(grant), world.owed) == ((both - world.overdraft, 0), both)
         example.rollback()
     session.expunge_all()
 
 
-def seen_through(world: World, life: list[Look], end: End, *, often: bool) -> Lease:
-    """Look at a lease, settle when the look says so and twice at the end; then it is over and its hold given back."""
+def seen_through(
+    world: World, life: list[Look], end: End, kept: Kept | None, *, often: bool
+) -> tuple[Lease, timedelta]:
+    """Look at a lease, settle when the look says so and twice at the end; then it is over and its hold given back.
+
+    Also says how long a snapshot was kept.
+    """
     order = world.order("500", until=T0 + timedelta(days=40))
     lease = world.lease(order)
     now, state, kind = T0, LeaseState.PENDING, "f-1"
@@ -103,16 +125,36 @@ def seen_through(world: World, life: list[Look], end: End, *, often: bool) -> Le
             world.see(lease, now, state, since=since, kind=kind)
         if often and look.settle_now:
             settle(world.session, lease.id, now=now)
-    last_seen, now = lease.seen_at, now + end.after
-    since = last_seen if end.vanished else now
-    world.see(lease, now, LeaseState.GONE, since=since, kind=None, is_estimated=end.vanished)
+    kept_from = kept_until = now
+    if kept is not None:
+        now, kept_from = see_end(world, lease, end, LeaseState.SNAPSHOT)
+        for after, settle_now in kept.looks:
+            now += after
+            world.still(lease, now)
+            if often and settle_now:
+                settle(world.session, lease.id, now=now)
+    now, kept_until = see_end(world, lease, end if kept is None else kept.end, LeaseState.GONE)
     for _ in range(2):
         settle(world.session, lease.id, now=now)
     assert lease.settled_at == now
     assert order.state is OrderState.OVER
     (hold,) = world.holds(order)
     assert (hold.released_at, hold.amount - hold.remaining) == (now, min(total(world, lease), hold.amount))
-    return lease
+    return lease, timedelta(0) if kept is None else kept_until - kept_from
+
+
+def see_end(world: World, lease: Lease, end: End, state: LeaseState) -> tuple[datetime, datetime]:
+    """See it gone, or that a snapshot is what is left; when it was seen, and when it happened."""
+    assert lease.seen_at is not None
+    last_seen, now = lease.seen_at, lease.seen_at + end.after
+    since = last_seen if end.vanished else now
+    world.see(lease, now, state, since=since, kind=None, is_estimated=end.vanished)
+    return now, since
+
+
+def stored(world: World, lease: Lease) -> Decimal:
+    """GiB-hours that were charged."""
+    return sum((row.pricing_quantity for row in world.charges(lease) if row.sku_id == SNAPSHOT_SKU), Decimal(0))
 
 
 def total(world: World, lease: Lease) -> Decimal:
