@@ -169,13 +169,17 @@ class Life:
         settle(session, lease.id, now=ends_at + MINUTE)
 
     def reckon(self, now: datetime) -> None:
-        """The whole hold anew, as where another machine of the order is extended."""
+        """The whole hold anew, as where another machine of the order is extended; a refusal leaves the hold as it is.
+
+        Refused may it be where the machine was not seen for long: it may have gone since, and its snapshot begun.
+        """
         session, order = self.world.session, self.order
         session.flush()
         so_far = LEDGER.so_far(session, order.id)
         uses = runs_of(session, order, [self.lease], so_far, until=None, now=now)
         amounts = whole_hold(Rates(session, now), so_far, uses)
-        LEDGER.extend(session, order.id, amounts, max(use.period.end for use in uses), now=now)
+        with contextlib.suppress(GrantExhausted):
+            LEDGER.extend(session, order.id, amounts, max(use.period.end for use in uses), now=now)
 
 
 def cost(length: timedelta, per_minute: Decimal = PER_MINUTE) -> Amount:
