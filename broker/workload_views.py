@@ -83,7 +83,7 @@ class MachineView:
     """One lease. `parts` and `attempts` are None in lists.
 
     Unless it is extended, it is powered off at `paid_until` (which is before `ends_at` where the money is used up) and
-    deleted at `deleted_at`.
+    deleted at `deleted_at`. `kept_until`: a snapshot of its disk is there, and is kept until then.
     """
 
     lease_id: UUID
@@ -97,6 +97,7 @@ class MachineView:
     ends_at: datetime
     paid_until: datetime
     deleted_at: datetime
+    kept_until: datetime | None
     gone_at: datetime | None
     trouble: str | None
     parts: Sequence[PartView] | None
@@ -281,9 +282,10 @@ def _views(session: Session, rows: Sequence[OrderRow], *, in_detail: bool) -> li
 
 def _machines(session: Session, order_ids: Sequence[UUID], *, in_detail: bool) -> dict[UUID, list[MachineView]]:
     statement = (
-        select(Lease, Site.name, Order.held_until)
+        select(Lease, Site.name, Order.held_until, Part.ready_at + Lease.keep)
         .join(Site, Site.id == Lease.site_id)
         .join(Order, Order.id == Lease.order_id)
+        .outerjoin(Part, (Part.lease_id == Lease.id) & (Part.kind == PartKind.SNAPSHOT))
         .where(Lease.order_id.in_(order_ids))
         .order_by(Lease.member, Lease.id)
         .execution_options(populate_existing=True)
@@ -291,7 +293,7 @@ def _machines(session: Session, order_ids: Sequence[UUID], *, in_detail: bool) -
     if in_detail:
         statement = statement.options(selectinload(Lease.parts), selectinload(Lease.attempts))
     found: dict[UUID, list[MachineView]] = defaultdict(list)
-    for lease, site, held_until in session.execute(statement):
+    for lease, site, held_until, kept_until in session.execute(statement):
         found[lease.order_id].append(
             MachineView(
                 lease_id=lease.id,
@@ -305,6 +307,7 @@ def _machines(session: Session, order_ids: Sequence[UUID], *, in_detail: bool) -
                 ends_at=lease.ends_at,
                 paid_until=paid_until(lease, held_until),
                 deleted_at=deleted_at(lease, held_until),
+                kept_until=kept_until,
                 gone_at=lease.gone_at,
                 trouble=lease.failure or lease.trouble,
                 parts=[_part(part) for part in lease.parts] if in_detail else None,

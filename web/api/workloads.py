@@ -68,7 +68,7 @@ class OrderMoneyShown(Shown):
 
 
 class Machine(Shown):
-    """One lease: a machine that exists, or shall exist, or existed."""
+    """One lease: a machine that exists, or shall exist, or existed. `kept_until`: of a snapshot of its disk."""
 
     lease_id: UUID
     member: int
@@ -81,6 +81,7 @@ class Machine(Shown):
     ends_at: datetime
     paid_until: datetime
     deleted_at: datetime
+    kept_until: datetime | None
     gone_at: datetime | None
     trouble: str | None
 

@@ -99,7 +99,7 @@ def _end(item: Workload) -> datetime:
     ends = [
         datetime.fromisoformat(machine["ends_at"])
         for machine in item["machines"]
-        if machine["gone_at"] is None and machine["desired"] != "gone"
+        if machine["gone_at"] is None and machine["desired"] not in ("snapshot", "gone")
     ]
     if not ends:
         raise Failure(

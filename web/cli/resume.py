@@ -32,4 +32,4 @@ def command(*, leave: tuple[str, ...], as_json: bool) -> None:
         output.say(f"Leeway acts again. {done['leases']} leases are looked at before anything is made for them;")
         output.say("machines that were ordered after the backup are taken back by the next listings.")
     else:
-        output.say("Leeway acts.")
+        output.say("Leeway acts already: there is nothing to resume.")

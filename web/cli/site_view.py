@@ -43,7 +43,7 @@ def show_site(site: Site, *, now: datetime, console: Console | None = None) -> N
     facts.show_header = False
     place = ", ".join(part for part in (site["region"], site["jurisdiction"]) if part) or "not stated"
     output.row(facts, "provider", site["provider"])
-    output.row(facts, "region", place)
+    output.row(facts, "place", place)
     output.row(facts, "use", _use(site))
     output.row(facts, "listed", output.when(site["listed_at"], now=now))
     output.row(facts, "machine types", str(site["offers"]))

@@ -190,6 +190,7 @@ class Machine(TypedDict):
     ends_at: str
     paid_until: str
     deleted_at: str
+    kept_until: str | None
     gone_at: str | None
     trouble: str | None
 

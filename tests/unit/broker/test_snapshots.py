@@ -28,6 +28,7 @@ from broker.models.workloads import Order, OrderState
 from broker.orders import set_power, stop_order
 from broker.remote import Deadline, MachineSpec, PartKind, Tags
 from broker.values import new_id
+from broker.workload_views import workload_view
 from tests.world import World, aurora_prices, make_world, quick
 
 HOUR = timedelta(hours=1)
@@ -108,6 +109,9 @@ def test_after_the_grace_the_disk_is_saved_and_then_the_machine_goes(world: Worl
         assert session.get_one(Order, order.id).state is OrderState.ACTIVE
         assert all(hold.released_at is not None for hold in session.scalars(select(QuotaHold)))
         assert all(hold.released_at is None for hold in session.scalars(select(MoneyHold)))
+        (machine,) = workload_view(session, order.id).machines
+        assert machine.kept_until is not None
+        assert timedelta(days=29) < machine.kept_until - world.now() < timedelta(days=31)
     # Nothing is to be done for long, and it is looked at now and then.
     again = world.work(lease_id)
     assert again.lease.next_look_at is not None

@@ -9,7 +9,7 @@ from tests.unit.cli.conftest import WORKLOAD, Leeway
 
 
 def test_resume_says_what_it_waits_for_and_leaves_a_site(leeway: Leeway, own_database: Database) -> None:
-    assert leeway.ok("resume") == "Leeway acts.\n"
+    assert leeway.ok("resume") == "Leeway acts already: there is nothing to resume.\n"
     leeway.ok("submit", "--yes", "-", stdin=WORKLOAD)
     with psycopg.connect(libpq_url(own_database.application_url), autocommit=True) as connection:
         connection.execute("UPDATE installations SET made_at = clock_timestamp()")  # as a restore: a row written anew
