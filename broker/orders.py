@@ -16,6 +16,7 @@ from uuid import UUID
 from sqlalchemy import Select, exists, func, or_, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
+from broker import meters
 from broker.claims import Claim, set_fenced
 from broker.errors import (
     Conflict,
@@ -38,14 +39,14 @@ from broker.placement import Workload
 from broker.ports import Jobs, Ledger
 from broker.quota import hold_quota, take_quota
 from broker.quotes import assumptions_of
-from broker.reckoning import Rates, Run, margin_of, paid_until, runs_of, whole_hold
+from broker.reckoning import Rates, runs_elsewhere, runs_of, whole_hold
 from broker.remote import MachineSpec
 from broker.removing import NETWORK_FINDING
 from broker.restored import refuse_while_observing
 from broker.timeline import close_finding, tell, tell_order
 from broker.tools import Tools
 from broker.units import counted, show_memory
-from broker.values import Amount, Period
+from broker.values import Amount
 from broker.watching import FAILED_FINDING
 from broker.workloads import parse
 
@@ -111,7 +112,7 @@ def place_order(session: Session, choice: Choice, *, ledger: Ledger, jobs: Jobs,
     held = Amount.of(picked.hold, picked.commodity)
     site = session.get_one(Site, picked.site_id)
     tell_order(session, order, "order", f"ordered {_words(session, picked)} at {site.name}", actor=actor)
-    until = now + assumed.held_for(workload.duration)
+    until = meters.held(workload, assumed, now=now).until
     tell_order(session, order, "hold", f"{held} set aside until {until:%Y-%m-%d %H:%M} UTC")
     leases = []
     for member in range(1, workload.count + 1):
@@ -386,7 +387,6 @@ def _hold_with(session: Session, order: Order, lease: Lease, following: QuoteOff
         .execution_options(populate_existing=True)
     )
     runs = runs_of(session, order, others, so_far, until=None, now=now)
-    end = max(now, paid_until(order, now + order.duration)) + margin_of(session, order)
-    runs.append(Run(following.offer_id, bool(lease.spec.get("public_address")), Period(now, end)))
+    runs += runs_elsewhere(session, order, lease, following.offer_id, now=now)
     amounts = whole_hold(Rates(session, now), so_far, runs)
     ledger.extend(session, order.id, amounts, max(run.period.end for run in runs), now=now)

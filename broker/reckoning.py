@@ -123,11 +123,9 @@ class Rates:
         return Ware(rate_card(self.session, row.version_id, skus), row.name, row.disk_gib)
 
 
-def margin_of(session: Session, order: Order, lease: Lease | None = None) -> timedelta:
+def margin_of(session: Session, order: Order, lease: Lease) -> timedelta:
     """What the hold of a machine covers beyond its paid time: as the quote assumed, and as the lease was promised."""
     assumed = _assumed(session, order)
-    if lease is None:
-        return assumed.margin
     margin = assumed.settle_time + (assumed.stop_delay if lease.grace is None else lease.grace)
     if lease.keep is None:
         return margin

@@ -26,7 +26,7 @@ KINDS_TO_COME = ("allocation", "job", "notebook", "cluster")
 MAX_BYTES = 128 * 1024
 MAX_COUNT = 500
 MAX_DURATION = timedelta(days=366)
-MIN_KEEP, MAX_KEEP = timedelta(hours=1), timedelta(days=365)
+MAX_KEEP = timedelta(days=365)
 
 _MAX_MEMORY_MIB = 64 * 1024 * 1024
 _MAX_DISK_GIB = 1024 * 1024
@@ -175,7 +175,7 @@ class _Machine(_Part):
     cloud_init: Annotated[str, _with(check_user_data)] | None = None
     requirements: _Requirements = _Requirements()
     max_price: Annotated[Amount, _with(_price)] | None = None
-    keep_snapshot: Annotated[timedelta, _between(MIN_KEEP, MAX_KEEP, "30 days")] | None = None
+    keep_snapshot: Annotated[timedelta, _between(timedelta(seconds=1), MAX_KEEP, "30 days")] | None = None
 
 
 _TABLES: Mapping[Path, type[_Part]] = {(): _Machine, ("resources",): _Resources, ("requirements",): _Requirements}
