@@ -1,34 +1,43 @@
 """One lease: from what is desired to what is observed. Idempotent; may be stopped between any two lines.
 
-A pass claims the lease and repeats: read the rows, decide on one step (pure), take it, write down what came of it. The
-rows alone say what happens next, so it does not matter which process takes the next step, nor why the last one died.
+A pass claims the lease and repeats: read the rows, decide on one step (pure), take it, write down what came of it. What
+a step writes at once is one transaction, and no transaction is open while a site is asked. The rows alone say what
+happens next, so it does not matter which process takes the next step, nor why the last one died.
 
-Why nothing is made twice. Before a request goes out, its attempt is committed (PREPARED), at most one open attempt per
-part. If the process dies, or the site answers unclearly, the attempt stays open, and an open attempt has one way
-forward: look for what it may have made. The request is never sent after `give_up_at`, and what was accepted by then
-shows within the settle time; so from `give_up_at + settle` on, what does not show is ABSENT and may be tried again.
+Why nothing is made twice. Before a request goes out, its attempt is committed (PREPARED). Until its outcome is known it
+is open (PREPARED or UNKNOWN); a part has at most one that is, and an open attempt has one way forward: look for what it
+may have made. By this process's clock, read before the commit, the request is never sent after `give_up_at`; and what
+was accepted by then shows within the settle time. So from `give_up_at + settle` on, what does not show is ABSENT, and
+the part may be asked for again here.
 
 Should that reckoning fail (a process frozen between its last look at the clock and the sending; a site slower to show
 than it says), the fence holds at the site: NAME and TOKEN give no second machine, of two machines on one PART only one
-runs. On fence NONE nothing would hold, so there the unknown is never retried: it becomes a finding, and a person's stop
-ends it. Here the part's `remote_id` decides: it is set once, by compare-and-set, and what lost is marked DISCARD and
-deleted until seen gone. Who finds the id that is there already has won too, and deletes nothing.
+runs at a time. On fence NONE nothing would hold, so there the unknown is never retried: it becomes a finding, and after
+a person's stop it counts as ABSENT. A second part that is harmless (a port, a snapshot) is found and deleted.
 
-The next offer is tried elsewhere only when nothing can exist here: every request for the machine was refused with an
-answer that means "nothing was made", or its machine was seen gone. One that is merely ABSENT sends the order back to
-its person (`broker.orders.finish_lease`): a second site has no fence against the first.
+In our own rows, on every fence, the part's `remote_id` decides which one stays. It is set by compare-and-set; a worker
+whose id is there already has won too, and an attempt whose id lost, or that comes when its lease is over, is marked
+DISCARD: that wakes the lease, and what the attempt made is deleted until the site itself says 404 for it. Only a
+snapshot is ever taken anew: its attempt is marked DISCARD and the part's id emptied in one transaction.
 
-Why nothing is lost. An id is written into the attempt by whoever learns it, even by a worker that lost its claim;
-everything else is written only under the claim's generation (`broker.claims`). And what no row knows of (an answer that
-died with its process, rows that a restored backup lacks) carries the lease's name and tags, by which it is found: by
-Resolve, by Find, and by the site's next listing (`broker.inventory`).
+The order moves to another site only if nothing can exist here: every request for the machine was refused with an answer
+that means "nothing was made", or its machine was seen gone. Where one was merely ABSENT, the lease that ends without a
+machine sends its order back to its person (`broker.orders.finish_lease`): a second site has no fence against the first.
+
+Why nothing is left that nobody knows of. An id is written into the attempt by whoever learns it, even by a worker that
+lost its claim; all else of the lease is written only under the claim's generation (`broker.claims`), and the order's
+and a finding's rows under conditions of their own. And what no row knows of (an answer that died with its process, rows
+that a restored backup lacks) carries the lease's name and tags, by which it is found: by Resolve, by Find, and by the
+site's next listing (`broker.inventory`).
 
 If the process dies
-    before an attempt is committed    nothing was asked for; the next pass does it
-    after that, before the answer     the attempt is open: Resolve
-    after the answer                  the same: what was made is found by name, tag or part, and adopted
-    while deleting                    the part has its id and is not gone: Remove or Discard ask again, and look
-    between any two other lines       the claim runs out, and the next pass reads the same rows
+    before an attempt is committed          nothing was asked for; the next pass does it
+    after that, the request sent or not     the attempt is open: Resolve
+    after the answer                        the same: what was made is found by name, tag or part, and adopted
+    while deleting, or before it is noted   the part has its id and is not gone: Remove or Discard ask again, and look
+    while a snapshot is being saved         the machine is there until `ready_at` is written: Check looks again
+    in Activate, End, Fund, Finish, ...     they are one transaction each, done or to be done
+    between any two other lines             the claim runs out, and the next sweep's pass reads the same rows
 If it freezes and wakes up late, its writes meet another generation and stop (Fenced); what it sent meets the fence.
 """
 
@@ -50,7 +59,7 @@ from broker.models.workloads import OrderState
 from broker.orders import activate_order, finish_lease
 from broker.remote import Capability, PartKind
 from broker.steps import (
-    OURS,
+    WITHOUT_SITE,
     Activate,
     Check,
     Discard,
@@ -135,7 +144,7 @@ def _over(view: View, done: frozenset[UUID]) -> Step | None:
 
 
 def _is_unseen(lease: Lease, part: Part) -> bool:
-    """A machine that was made and that nobody saw yet: if it has run, its time is not over as early as it seems."""
+    """A machine that was made and that nobody saw yet: once it is seen to have run, its time counts from then."""
     return part.kind is PartKind.SERVER and part.remote_id is not None and lease.seen_at is None
 
 
@@ -156,7 +165,7 @@ def _towards_snapshot(view: View, done: frozenset[UUID]) -> Step:
     lease, server, snapshot = view.lease, view.part(PartKind.SERVER), view.part(PartKind.SNAPSHOT)
     if server.gone_at is None and snapshot.ready_at is None:
         must_look = lease.is_missing or (snapshot.remote_id is None and lease.state is LeaseState.SHELVED)
-        if must_look:  # of a shelved machine Nova takes no snapshot
+        if must_look:  # it may be gone; and a shelved one is brought back first, as Nova takes no snapshot of it
             return Wait(None) if server.id in done else Look(server, Desired.STOPPED)
         if snapshot.id in done:
             return Wait(None)
@@ -173,8 +182,8 @@ def _towards_snapshot(view: View, done: frozenset[UUID]) -> Step:
 def _away(lease: Lease, done: frozenset[UUID], *, but: Part | None) -> Step | None:
     """Parts go in the reverse order of their making; the machine is seen gone before what it was made on.
 
-    A harmless part that is not gone yet holds nothing up, else the machine would run on. Before all that, whatever came
-    too late to be found: it may use the parts that are left.
+    A harmless part that is not gone yet is not waited for, else the machine would run on meanwhile. Before all that,
+    attempts that were given up as ABSENT are looked for once more: what they made may use the parts that are left.
     """
     for attempt in lease.attempts:
         is_kept = but is not None and attempt.part_id == but.id
@@ -224,7 +233,7 @@ def reconcile(tools: Tools, lease_id: UUID) -> bool:
         return False
     with tools.sessions() as session:
         lease = session.get_one(Lease, lease_id)
-        site_id, failures = lease.site_id, lease.failures + 1
+        site_id, failures = lease.site_id, lease.failures + 1  # if this pass fails too
     if failures > STUCK:  # told before the pass, as this one may not come to its end either
         _tell_a_person(tools, lease_id, lease.trouble or "its worker died, again and again, while it was at it")
     # What stands unless the pass gets through.
@@ -282,7 +291,7 @@ def _steps(run: Pass) -> timedelta | None:
 
 
 def _wait(run: Pass, view: View, step: Wait) -> timedelta | None:
-    """The shortest of what the step and the pass ask for; else the end date, where the lease still runs."""
+    """The shortest of what the step asks for, what the pass asked for, and the next moment on the stop ladder."""
     asked = [time for time in (step.time, run.look_in) if time is not None]
     if view.next_change is not None:
         asked.append(view.next_change - view.now)
@@ -292,7 +301,7 @@ def _wait(run: Pass, view: View, step: Wait) -> timedelta | None:
 def _take(run: Pass, view: View, step: Step) -> None:  # noqa: C901, PLR0912 - a table of steps, one line each
     """Take one step, and leave its outcome in the rows."""
     lease = view.lease
-    if not isinstance(step, OURS):
+    if not isinstance(step, WITHOUT_SITE):
         launching.require_scope(run, lease)
     match step:
         case Find(part):

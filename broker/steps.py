@@ -115,7 +115,7 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing to do for `time`; None: until something wakes the lease."""
+    """Nothing more in this pass. Look again after `time`; None: when the pass asked for that, or the clock will."""
 
     time: timedelta | None
 
@@ -124,4 +124,4 @@ Making = Find | Found | Plan | Discard | Resolve | Make | GiveUp | Activate | Lo
 Ending = Fund | End | Check | Renew | EndKeeping | Remove | Finish
 Step = Making | Ending | Wait
 # Steps that need no site: they are taken also while it is away.
-OURS = (Found, GiveUp, Fund, End, EndKeeping, Activate, Finish)
+WITHOUT_SITE = (Found, GiveUp, Fund, End, EndKeeping, Activate, Finish)

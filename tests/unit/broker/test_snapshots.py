@@ -15,16 +15,16 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from accounting.ledger import verify
 from accounting.models.charges import Charge
-from accounting.models.grants import MoneyHold
-from adapters.sandbox.profiles import aurora
-from broker.errors import Conflict
+from accounting.models.grants import Grant, MoneyHold
+from adapters.sandbox.profiles import aurora, borealis
+from broker.errors import Conflict, GrantExhausted
 from broker.extensions import Funding, extend_order
 from broker.lease_view import View
 from broker.models.audit import Event
 from broker.models.holds import QuotaHold
-from broker.models.leases import Desired, LaunchAttempt, LeaseState, Outcome, Part
+from broker.models.leases import Desired, LaunchAttempt, Lease, LeaseState, Outcome, Part
 from broker.models.messages import Message
-from broker.models.workloads import Order, OrderState
+from broker.models.workloads import Order, OrderState, QuoteOffer
 from broker.orders import set_power, stop_order
 from broker.remote import Deadline, MachineSpec, PartKind, Tags
 from broker.values import new_id
@@ -318,3 +318,30 @@ def test_a_second_snapshot_that_a_listing_shows_is_deleted(world: World) -> None
         session.execute(update(Part).where(Part.id == part.id).values(gone_at=None))
     world.observe(view.lease.site_id)
     world.until(lease_id, lambda _: images(world) == [])
+
+
+def test_the_next_offer_is_held_with_its_snapshot(sessions: sessionmaker[Session]) -> None:
+    with make_world(sessions, quick(aurora()), quick(borealis())) as world:
+        first, second = world.clouds.values()
+        world.connect(first, prices=aurora_prices())
+        world.connect(second, prices={"std.2c4g": "0.05"})
+        first.faults.add("quota", service="compute", method="POST", path=r"/servers$")
+        order = world.order(keep_snapshot="30 days", max_price="50 EUR", requirements={"sites": ["aurora", "borealis"]})
+        (lease_id,) = world.leases(order)
+        world.until_gone(lease_id)
+        (following,) = [found for found in world.leases(order) if found != lease_id]
+        with world.sessions() as session:
+            offer = session.get_one(QuoteOffer, session.get_one(Lease, following).quote_offer_id)
+            held = session.scalars(
+                select(func.sum(MoneyHold.remaining)).where(
+                    MoneyHold.order_id == order.id, MoneyHold.released_at.is_(None)
+                )
+            ).one()
+        assert held == pytest.approx(offer.hold, rel=Decimal("0.001"))
+
+
+def test_a_grant_that_ends_before_the_snapshot_does_cannot_pay_for_it(world: World) -> None:
+    with world.sessions.begin() as session:
+        session.execute(update(Grant).values(ends_at=world.now() + timedelta(days=20)))
+    with pytest.raises(GrantExhausted, match="before this would"):
+        world.order(keep_snapshot="30 days")
