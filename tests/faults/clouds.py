@@ -39,25 +39,33 @@ PASSWORD = "sandbox"
 PROJECT = "leeway"
 FLAVOR = "m.small"
 ADDRESS_SKU = "public-address"
+SNAPSHOT_SKU = "snapshot-storage"
+DISK_GIB = 20
 _LONG_ANSWER = 60.0
 _SERVERS = {"service": "compute", "method": "POST", "path": "/servers$"}
 _PORTS = {"service": "network", "method": "POST", "path": "/(ports|floatingips)$"}
 _KEYS = {"service": "compute", "method": "POST", "path": "/os-keypairs$"}
+_SNAPSHOTS = {"service": "compute", "method": "POST", "path": "/action$"}  # and, where it makes sense, power
 _DELETES = {"method": "DELETE"}
-_LISTS = {"method": "GET", "path": "/(servers/detail|ports|floatingips)$"}
+_LISTS = {"method": "GET", "path": "/(servers/detail|ports|floatingips|images)$"}
 
 FaultDocument = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class SiteSpec:
-    """One site: how it fences, what goes wrong there, and how long its things stay hidden (seconds)."""
+    """One site: how it fences, what goes wrong there, and how long its things stay hidden (seconds).
+
+    Nothing fences a snapshot. One that shows later than the settle time is taken for lost and taken anew, until the
+    machine is given up; so only some of them are hidden for so long.
+    """
 
     name: str
     fence: str = "part"
     faults: Sequence[FaultDocument] = ()
     hidden: float = 0.0
     build_seconds: float = 0.2
+    snapshot_seconds: float = 0.4
 
     @property
     def config(self) -> CloudConfig:
@@ -72,6 +80,7 @@ class SiteSpec:
             start_seconds=0.1,
             shelve_seconds=0.1,
             unshelve_seconds=0.1,
+            snapshot_seconds=self.snapshot_seconds,
             delete_seconds=0.1,
         )
         image = ImageConfig(name="Ubuntu 24.04", os_distro="ubuntu", os_version="24.04", min_disk_gib=8)
@@ -80,7 +89,7 @@ class SiteSpec:
             region="here",
             projects=(ProjectConfig(name=PROJECT, quota=quota),),
             users=(UserConfig(name="leeway", password=PASSWORD, projects=(PROJECT,)),),
-            flavors=(FlavorConfig(name=FLAVOR, vcpus=2, ram_mib=4096),),
+            flavors=(FlavorConfig(name=FLAVOR, vcpus=2, ram_mib=4096, disk_gib=DISK_GIB),),
             images=(image,),
             networks=(
                 NetworkConfig(name="public", cidr="203.0.0.0/16", external=True),
@@ -93,7 +102,12 @@ class SiteSpec:
     @property
     def troubles(self) -> list[FaultDocument]:
         """All its faults, as the control interface takes them."""
-        hiding = [{"kind": "hidden", "seconds": self.hidden, **where} for where in (_SERVERS, _PORTS) if self.hidden]
+        hiding: list[FaultDocument] = [
+            {"kind": "hidden", "seconds": self.hidden, **where} for where in (_SERVERS, _PORTS) if self.hidden
+        ]
+        if self.hidden:
+            chance = 1 if self.hidden < SETTLE else 0.2
+            hiding.append({"kind": "hidden", "seconds": self.hidden, "chance": chance, **_SNAPSHOTS})
         return [*hiding, *self.faults]
 
 
@@ -101,7 +115,7 @@ def _lossy(chance: float) -> list[FaultDocument]:
     """Requests that are lost on their way, answers that are, and errors that say nothing."""
     return [
         {"kind": kind, "chance": chance, **where}
-        for where in (_SERVERS, _PORTS, _KEYS, _DELETES)
+        for where in (_SERVERS, _PORTS, _KEYS, _SNAPSHOTS, _DELETES)
         for kind in ("answer_lost", "cut", "500")
     ]
 
@@ -109,14 +123,16 @@ def _lossy(chance: float) -> list[FaultDocument]:
 _REFUSING = (
     {"kind": "no_capacity", "seconds": 0.2, "chance": 0.4, **_SERVERS},
     {"kind": "quota", "chance": 0.1, **_SERVERS},
+    {"kind": "no_capacity", "seconds": 0.2, "chance": 0.4, **_SNAPSHOTS},
+    {"kind": "quota", "chance": 0.1, **_SNAPSHOTS},
 )
 _PAGES = tuple({"kind": kind, "chance": 0.05, **_LISTS} for kind in ("short_page", "lost_link", "foreign_json"))
-_BUSY = ({"kind": "429", "seconds": 1, "chance": 0.15, "service": "compute"},)
+_BUSY = tuple({"kind": "429", "seconds": 1, "chance": 0.15, "service": service} for service in ("compute", "image"))
 
 SITES: tuple[SiteSpec, ...] = (
-    SiteSpec("swift", build_seconds=0.05),
+    SiteSpec("swift", build_seconds=0.05, snapshot_seconds=0.1),
     SiteSpec("hazy", hidden=SETTLE / 2),
-    SiteSpec("slow", hidden=SETTLE * 3, build_seconds=0.5),
+    SiteSpec("slow", hidden=SETTLE * 3, build_seconds=0.5, snapshot_seconds=1.5),
     SiteSpec("lossy", faults=(*_lossy(0.05), *_PAGES)),
     SiteSpec("refusing", faults=_REFUSING),
     SiteSpec("busy", faults=_BUSY),

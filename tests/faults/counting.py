@@ -9,13 +9,14 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from broker.inventory import OURS_UNKNOWN
 from broker.models.workloads import OrderState
 from tests.faults.clouds import Logs
-from tests.faults.rows import Rows
-from tests.faults.truth import Machine, machines, parts_alive, together
+from tests.faults.rows import LeaseRow, Rows
+from tests.faults.truth import Machine, Snapshot, machines, parts_alive, snapshots, together
 
 NAMES = (
     "extra",
@@ -26,6 +27,8 @@ NAMES = (
     "stuck_holds",
     "stuck_orders",
 )
+# Told beside them.
+UNSAVED = "unsaved"
 _DONE = (OrderState.OVER, OrderState.RETURNED)
 
 
@@ -39,11 +42,18 @@ class Fault:
     site: str | None = None
 
 
-def count(logs: Logs, rows: Rows, fences: Mapping[str, str], heeded: Collection[UUID] = frozenset()) -> list[Fault]:
+def count(
+    logs: Logs,
+    rows: Rows,
+    fences: Mapping[str, str],
+    *,
+    heeded: Collection[UUID] = frozenset(),
+    stops: Mapping[UUID, datetime] | None = None,
+) -> list[Fault]:
     """Everything but the charges.
 
     `fences`: of each site; on a site without one, two machines may run for a while. `heeded`: leases whose findings a
-    person has acted upon, so that they excuse nothing any more.
+    person has acted upon, so that they excuse nothing any more. `stops`: when a person first wanted an order to end.
     """
     found = machines(logs)
     excused = {finding.lease_id for finding in rows.findings if finding.lease_id is not None} - set(heeded)
@@ -53,6 +63,7 @@ def count(logs: Logs, rows: Rows, fences: Mapping[str, str], heeded: Collection[
         *_two_active(found, rows, fences),
         *_stuck_holds(rows, excused),
         *_stuck_orders(rows, excused),
+        *_unsaved(found, snapshots(logs), rows, stops or {}),
     ]
 
 
@@ -110,3 +121,45 @@ def _stuck_orders(rows: Rows, excused: AbstractSet[UUID]) -> Iterator[Fault]:
         if state not in _DONE and excused.isdisjoint(leases):
             stuck = next((lease.id for lease in rows.leases if lease.id in leases and lease.settled_at is None), None)
             yield Fault("stuck_orders", f"order {order_id} is {state}", stuck or leases[0])
+
+
+def _unsaved(
+    found: Sequence[Machine], saved: Sequence[Snapshot], rows: Rows, stops: Mapping[UUID, datetime]
+) -> Iterator[Fault]:
+    """Disks that were to be kept and were not, though their machines ran to their end and nobody stopped them.
+
+    The deletion was asked for before a snapshot that was begun after the end was whole; or no such snapshot was kept
+    for as long as was ordered. What never ran has no disk to keep, and of what was given up the project was told.
+    """
+    of_machine: dict[str, list[Snapshot]] = defaultdict(list)
+    for snapshot in saved:
+        of_machine[snapshot.machine].append(snapshot)
+    by_id = {machine.id: machine for machine in found}
+    for lease in rows.leases:
+        machine = by_id.get(lease.machine or "")
+        if lease.keep is None or lease.failure is not None or lease.gave_up or machine is None:
+            continue
+        stop = stops.get(lease.order_id)
+        if machine.ending is None or not any(machine.active) or (stop is not None and stop <= machine.ending):
+            continue
+        text = _why_unsaved(lease, machine.ending, of_machine[machine.id], stop)
+        if text is not None:
+            yield Fault(UNSAVED, f"machine {machine.id}: {text}", lease.id, lease.site)
+
+
+def _why_unsaved(lease: LeaseRow, ending: datetime, saved: Sequence[Snapshot], stop: datetime | None) -> str | None:
+    # Rows out of a backup may have learned of the end long after it.
+    over = lease.lapsed_at if lease.lapsed_at is not None and lease.lapsed_at <= ending else lease.ends_at
+    whole = [
+        (snapshot, snapshot.whole)
+        for snapshot in saved
+        if snapshot.whole is not None and snapshot.whole <= ending and (over is None or snapshot.born >= over)
+    ]
+    if not whole:
+        return f"deleted at {ending:%H:%M:%S.%f}, before a snapshot of it was whole"
+    assert lease.keep is not None
+    for snapshot, since in whole:
+        until = since + lease.keep if stop is None else min(since + lease.keep, stop)
+        if snapshot.gone is None or snapshot.gone >= until or snapshot.has_vanished:
+            return None
+    return f"its snapshot {whole[-1][0].id} was deleted before its time"

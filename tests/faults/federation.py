@@ -20,7 +20,7 @@ from broker.embedded import APPLICATION_ROLE, OWNER_ROLE, EmbeddedServer
 from broker.models.federation import Site
 from broker.remote import Secret
 from broker.sites import NewSite, add_site
-from tests.faults.clouds import ADDRESS_SKU, FLAVOR, PASSWORD, PROJECT, SETTLE, Clouds, SiteSpec
+from tests.faults.clouds import ADDRESS_SKU, FLAVOR, PASSWORD, PROJECT, SETTLE, SNAPSHOT_SKU, Clouds, SiteSpec
 from tests.world import people
 from web import compose
 from web.compose import Services
@@ -29,11 +29,14 @@ from web.settings import load_settings
 CALL = 0.8
 CLAIM = 1.0
 STOP_DELAY = 3.0
+# Beyond three times the slowest cloud's, as the machine under all this may be slow.
+SNAPSHOT_TIME = 5.0
 WINDOW = 20.0
 LISTING = 3.0
 # Of a machine, per hour: a hundredth of a euro per second, so that a lifetime of seconds has a legible price.
 HOURLY = Decimal(36)
 ADDRESS_HOURLY = Decimal("3.6")
+STORAGE_HOURLY = Decimal("0.9")  # of a GiB
 CURRENCY = "EUR"
 # Nobody has had these prices before.
 BEGINNING = datetime(2020, 1, 1, tzinfo=UTC)
@@ -53,6 +56,7 @@ def times() -> dict[str, Any]:
         "listing_interval": timedelta(seconds=LISTING),
         "listing_timeout": timedelta(seconds=2),
         "stop_delay": timedelta(seconds=STOP_DELAY),
+        "snapshot_time": timedelta(seconds=SNAPSHOT_TIME),
         "hold_window": timedelta(seconds=WINDOW),
         "workers": 8,
         "port": 0,
@@ -69,12 +73,13 @@ def as_texts(settings: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """One version of a site's prices per hour, in force from `valid_from` on."""
+    """One version of a site's prices per hour (`storage`: of a GiB), in force from `valid_from` on."""
 
     site: str
     valid_from: datetime
     machine: Decimal
     address: Decimal
+    storage: Decimal
 
 
 @dataclass
@@ -119,7 +124,7 @@ class Federation:
             add_site(session, new, self.services.doors, jobs=self.services.jobs, actor="crash run")
 
         self.write(add)
-        self.set_price(Price(spec.name, BEGINNING, HOURLY, ADDRESS_HOURLY))
+        self.set_price(Price(spec.name, BEGINNING, HOURLY, ADDRESS_HOURLY, STORAGE_HOURLY))
 
     def set_price(self, price: Price) -> None:
         """Import a version of a site's prices."""
@@ -133,6 +138,7 @@ class Federation:
             "prices": {
                 FLAVOR: {"unit": "hour", "unit_price": str(price.machine)},
                 ADDRESS_SKU: {"unit": "hour", "unit_price": str(price.address)},
+                SNAPSHOT_SKU: {"unit": "GiB-hour", "unit_price": str(price.storage)},
             },
         }
         self.write(lambda session, now: import_rate_card(session, ratecards.parse(card), now=now))

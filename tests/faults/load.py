@@ -33,6 +33,9 @@ SSH_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGJ1aWx0LWZvci10ZXN0cy1vbmx5LW5vd
 # What the hints of these findings come to.
 _STOP_AND_ORDER_AGAIN = frozenset({UNKNOWN_FINDING, STUCK_FINDING, NETWORK_FINDING})
 ENDED = (OrderState.OVER, OrderState.RETURNED)
+# The share of workloads that keep a snapshot, and how many seconds they and the others last.
+_KEEPERS = 0.3
+_SHORT, _LONG = (2, 4, 8), (4, 8, 15, 30, 60)
 
 Act = Callable[["Load", UUID], None]
 
@@ -60,8 +63,9 @@ class Load:
     placed: list[UUID] = field(default_factory=list)
     done: Counter[str] = field(default_factory=Counter)
     heeded: dict[UUID, float] = field(default_factory=dict)
+    stops: dict[UUID, datetime] = field(default_factory=dict)  # when a person first asked for an order's end
     _due: list[Due] = field(default_factory=list)
-    _unplaced: tuple[str, str] | None = None
+    _unplaced: tuple[str, str, bool] | None = None
     _open: set[UUID] = field(default_factory=set)
     _looked_at: float = 0.0
 
@@ -109,8 +113,8 @@ class Load:
         if self._unplaced is None:
             key, document = f"key-{self.random.getrandbits(64):016x}", self._document()
             quote = self.client.ask("POST", "/quotes", {"document": document})
-            self._unplaced = (key, quote["id"])
-        key, quote_id = self._unplaced
+            self._unplaced = (key, quote["id"], "keep_snapshot" in document)
+        key, quote_id, keeps = self._unplaced
         try:
             placed = self.client.ask("POST", "/orders", {"quote_id": quote_id}, key=key)
         except Refused as refused:
@@ -122,30 +126,40 @@ class Load:
         self.placed.append(order_id)
         self._open.add(order_id)
         self.done["order"] += 1
-        self._plan(order_id)
+        self._plan(order_id, keeps=keeps)
 
     def _document(self) -> dict[str, Any]:
-        """A machine or two at one site; some may go to another one when the first refuses."""
+        """A machine or two at one site; some may go to another one when the first refuses, some keep a snapshot."""
         chance = self.random.random
         first = self.random.choice(self.sites)
         sites = [first] if chance() < 0.7 else sorted({first, self.random.choice(self.sites)})
-        return {
+        keeps = chance() < _KEEPERS
+        document = {
             "kind": "machine",
             "name": f"crash-{len(self.placed)}",
             "project": "climate",
             "resources": {"cores": 2, "memory": "4 GiB"},
             "image": "ubuntu-24.04",
-            "duration": f"{self.random.choice((4, 8, 15, 30, 60))} seconds",
+            "duration": f"{self.random.choice(_SHORT if keeps else _LONG)} seconds",
             "ssh_key": SSH_KEY,
             "count": 2 if chance() < 0.2 else 1,
             "public_address": chance() < 0.3,
             "requirements": {"sites": sites},
             "max_price": "1000 EUR",
         }
+        return document | ({"keep_snapshot": f"{self.random.randint(4, 10)} seconds"} if keeps else {})
 
-    def _plan(self, order_id: UUID) -> None:
-        """Its person's plans: most stop it at some time, many before it is even there; others let it end."""
+    def _plan(self, order_id: UUID, *, keeps: bool) -> None:
+        """Its person's plans: most stop it at some time, many before it is even there; others let it end.
+
+        Of those that keep a snapshot most live to their end, and half of these are stopped after it: powered off, while
+        the disk is saved, or while the snapshot is kept.
+        """
         fate = self.random.random()
+        if keeps and fate < 0.8:
+            if fate < 0.4:
+                self._later(order_id, self.random.uniform(6, 20), Load.stop)
+            return
         if fate < 0.15:
             self._later(order_id, self.random.uniform(0, 1), Load.stop)
         elif fate < 0.65:
@@ -163,7 +177,8 @@ class Load:
     # --- afterwards -----------------------------------------------------------------------------------------------
 
     def stop(self, order_id: UUID) -> None:
-        """End an order."""
+        """End an order. Whether a request was carried out that had no answer, nobody knows."""
+        self.stops.setdefault(order_id, datetime.now(UTC))
         self._try("stop", "POST", f"/workloads/{order_id}/stop", {"how": "end", "reason": "enough"})
 
     def power(self, order_id: UUID, desired: Desired) -> None:
@@ -216,7 +231,7 @@ class Load:
         site = self.random.choice(self.sites)
         last = next(price for price in reversed(self.federation.prices) if price.site == site)
         factor = self.random.choice((2, 3, 5))
-        price = Price(site, now, last.machine + factor, last.address + factor)
+        price = Price(site, now, last.machine + factor, last.address + factor, last.storage + factor)
         self.federation.set_price(price)
         self.done["price"] += 1
         return price

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal, localcontext
 from itertools import pairwise
@@ -18,16 +18,19 @@ from uuid import UUID
 
 from broker.models.leases import LeaseState
 from broker.remote import PartKind
-from tests.faults.clouds import ADDRESS_SKU, Logs
+from tests.faults.clouds import ADDRESS_SKU, DISK_GIB, SNAPSHOT_SKU, Logs
 from tests.faults.counting import Fault
 from tests.faults.federation import Price
 from tests.faults.rows import ChargeRow, LeaseRow, Rows
-from tests.faults.truth import Machine, Thing, addresses, machines
+from tests.faults.truth import Machine, Snapshot, Thing, addresses, machines, snapshots
 
 # A look at a healthy lease comes within claim + sweep + the longest backoff + a call, which is less than four seconds,
 # and a listing comes every three. On a machine that other things keep busy each of them takes several times as long,
 # and sites that answer late take turns.
 LATE = timedelta(seconds=15)
+# A snapshot is charged from its machine's end on, and that is the site's own word where nobody saw it. Only as late as
+# this may it begin: what is kept for seconds would else never be missed.
+LATE_TO_KEEP = timedelta(seconds=2)
 # Shorter stretches than this are the rounding of the site's own times to seconds.
 _GRAIN = timedelta(seconds=1)
 _ROUNDING = Decimal("2e-9")
@@ -39,6 +42,7 @@ SHARES: Mapping[LeaseState, Decimal] = {
     LeaseState.SHELVED: Decimal(0),
     LeaseState.ERROR: Decimal(0),
     LeaseState.DELETING: Decimal(0),
+    LeaseState.SNAPSHOT: Decimal(1),
 }
 _NOTHING = Decimal(0)
 
@@ -54,16 +58,20 @@ class Blind:
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """What the oracle knows beside logs and rows: the prices, when nobody could look, and the sites' ids."""
+    """What the oracle knows beside logs and rows: the prices, when nobody could look, and the sites' ids.
+
+    `stops`: when a person first wanted an order to end.
+    """
 
     prices: Sequence[Price]
     blinds: Sequence[Blind]
     site_ids: Mapping[str, UUID]
+    stops: Mapping[UUID, datetime] = field(default_factory=dict)
 
-    def late_until(self, moment: datetime, lease: LeaseRow) -> datetime:
+    def late_until(self, moment: datetime, lease: LeaseRow, late: timedelta = LATE) -> datetime:
         """Until when Leeway may not know what happened at `moment`."""
         subjects = {"", str(lease.id), str(lease.order_id), str(self.site_ids.get(lease.site))}
-        limit = moment + LATE
+        limit = moment + late
         reached = moment
         for blind in sorted(self.blinds, key=lambda blind: blind.start):
             start = max(blind.start, reached)
@@ -93,13 +101,19 @@ def charges(logs: Logs, rows: Rows, sight: Sight) -> list[Fault]:
     """Every charge that should not be there, and every one that is missing."""
     found = {machine.id: machine for machine in machines(logs)}
     fixed = {thing.id: thing for thing in addresses(logs)}
+    saved = {snapshot.id: snapshot for snapshot in snapshots(logs)}
     by_lease: dict[UUID, list[ChargeRow]] = defaultdict(list)
     for row in _whole(rows.charges):
         by_lease[row.lease_id].append(row)
     faults = [Fault("double_charges", f"the books differ: {text}") for text in rows.differences]
     faults += _posted(rows)
     for lease in rows.leases:
-        faults += _lease(lease, by_lease[lease.id], found=found, fixed=fixed, sight=sight)
+        of_snapshot = [row for row in by_lease[lease.id] if row.sku == SNAPSHOT_SKU]
+        of_machine = [row for row in by_lease[lease.id] if row.sku != SNAPSHOT_SKU]
+        faults += _lease(lease, of_machine, found=found, fixed=fixed, sight=sight)
+        machine = found.get(lease.machine or "")
+        snapshot = saved.get(lease.part(PartKind.SNAPSHOT) or "")
+        faults += _kept(lease, of_snapshot, of_machine, machine=machine, snapshot=snapshot, sight=sight)
     return faults
 
 
@@ -157,6 +171,47 @@ def _lease(
     )
 
 
+def _kept(
+    lease: LeaseRow,
+    rows: Sequence[ChargeRow],
+    others: Sequence[ChargeRow],
+    *,
+    machine: Machine | None,
+    snapshot: Snapshot | None,
+    sight: Sight,
+) -> Iterator[Fault]:
+    """A snapshot is charged from the end of its machine to its own, and nothing else is beside it."""
+    for row in rows:
+        if snapshot is None or machine is None or row.resource != snapshot.id:
+            yield _fault("double", f"charged for {row.resource}, which is not its snapshot", lease)
+            return
+        wrong = _price(row, lease, sight.prices)
+        if wrong is not None:
+            yield wrong
+        beside = next((other for other in others if other.start < row.end and row.start < other.end), None)
+        if beside is not None:
+            text = f"{beside.sku} is charged beside the snapshot from {max(row.start, beside.start):%H:%M:%S.%f}"
+            yield _fault("double", text, lease)
+    if snapshot is None or machine is None:
+        return
+    there = _kept_over(snapshot, machine)
+    stop = sight.stops.get(lease.order_id)
+    is_stopped = machine.gone is not None and stop is not None and stop <= sight.late_until(machine.gone, lease)
+    if not rows and (is_stopped or lease.gave_up):
+        return  # nothing was to be kept any more when the machine was seen gone
+    is_estimated = any(row.is_estimated for row in (*rows, *others))
+    yield from _compare(there, rows, lease, sight=sight, is_estimated=is_estimated, late_to_begin=LATE_TO_KEEP)
+
+
+def _kept_over(snapshot: Snapshot, machine: Machine) -> Billable:
+    """While the machine is there it is not charged, and one that was not whole by then goes with the machine."""
+    if machine.gone is None or snapshot.whole is None or machine.gone < snapshot.whole:
+        return Billable(())
+    if snapshot.gone is not None and snapshot.gone <= machine.gone:
+        return Billable(())
+    return Billable(((machine.gone, Decimal(1)), *_end(snapshot.gone)))
+
+
 def _end(gone: datetime | None) -> tuple[tuple[datetime, Decimal], ...]:
     return () if gone is None else ((gone, _NOTHING),)
 
@@ -166,8 +221,9 @@ def _price(row: ChargeRow, lease: LeaseRow, prices: Sequence[Price]) -> Fault | 
     versions = sorted((price for price in prices if price.site == lease.site), key=lambda price: price.valid_from)
     inside = [price for price in versions if row.start < price.valid_from < row.end]
     price = next(price for price in reversed(versions) if price.valid_from <= row.start)
-    hourly = price.address if row.sku == ADDRESS_SKU else price.machine
-    share = Decimal(1) if row.sku == ADDRESS_SKU else SHARES[row.state]
+    others = {ADDRESS_SKU: price.address, SNAPSHOT_SKU: price.storage * DISK_GIB}
+    hourly = others.get(row.sku, price.machine)
+    share = Decimal(1) if row.sku in others else SHARES[row.state]
     with localcontext(prec=50):
         seconds = Decimal((row.end - row.start) // timedelta(microseconds=1)) / 1_000_000
         cost = hourly * share * seconds / 3600
@@ -180,14 +236,27 @@ def _price(row: ChargeRow, lease: LeaseRow, prices: Sequence[Price]) -> Fault | 
 
 
 def _compare(
-    truth: Billable, rows: Sequence[ChargeRow], lease: LeaseRow, *, sight: Sight, is_estimated: bool
+    truth: Billable,
+    rows: Sequence[ChargeRow],
+    lease: LeaseRow,
+    *,
+    sight: Sight,
+    is_estimated: bool,
+    late_to_begin: timedelta = LATE,
 ) -> Iterator[Fault]:
     """At every moment: what is charged, and what may be charged."""
     for row, following in pairwise(sorted(rows, key=lambda row: row.start)):
         if following.start < row.end:
             text = f"{row.sku} is charged twice from {following.start:%H:%M:%S.%f} to {row.end:%H:%M:%S.%f}"
             yield _fault("double", text, lease)
-    late = [(at, sight.late_until(at, lease), truth.share(at - timedelta(microseconds=1))) for at, _ in truth.changes]
+    late = [
+        (
+            at,
+            sight.late_until(at, lease, LATE if number else late_to_begin),
+            truth.share(at - timedelta(microseconds=1)),
+        )
+        for number, (at, _) in enumerate(truth.changes)
+    ]
     end = truth.changes[-1][0] if truth.changes else None
     edges = {at for at, _ in truth.changes} | {until for _, until, _ in late}
     edges |= {moment for row in rows for moment in (row.start, row.end)}

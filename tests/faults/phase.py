@@ -258,8 +258,8 @@ def _count(run: Run, outcome: Outcome, blinds: Sequence[Blind]) -> None:
     with found.services.sessions() as session:
         ids = dict(session.execute(sa.select(Site.name, Site.id)).all())
     outcome.faults = [
-        *count(logs, rows, fences, frozenset(run.load.heeded)),
-        *charges(logs, rows, Sight(found.prices, blinds, ids)),
+        *count(logs, rows, fences, heeded=frozenset(run.load.heeded), stops=run.load.stops),
+        *charges(logs, rows, Sight(found.prices, blinds, ids, run.load.stops)),
     ]
     outcome.orders, outcome.leases, outcome.charges = len(run.load.placed), len(rows.leases), len(rows.charges)
     outcome.done = dict(run.load.done)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from tests.faults.counting import NAMES
+from tests.faults.counting import NAMES, UNSAVED
 from tests.faults.phase import Outcome
 from tests.faults.points import Deed
 from tests.faults.run import Tally
@@ -50,7 +50,8 @@ class Total:
         hit = {point for deed in Deed for point in self.tally.of(deed)}
         yield (
             f"seed={seed} phases={self.phases} orders={self.orders} charges={self.charges} "
-            f"points={len(hit)}/{len(self.seen | hit)} acted_while_observing={self.acted} seconds={self.seconds:.0f}"
+            f"points={len(hit)}/{len(self.seen | hit)} acted_while_observing={self.acted} "
+            f"{UNSAVED}={self.counts[UNSAVED]} seconds={self.seconds:.0f}"
         )
         never = sorted(self.seen - hit)
         if never:

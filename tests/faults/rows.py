@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -20,6 +20,7 @@ from broker.models.audit import Event, Finding
 from broker.models.federation import Site
 from broker.models.holds import QuotaHold
 from broker.models.leases import LaunchAttempt, Lease, LeaseState, Part
+from broker.models.messages import Message
 from broker.models.workloads import Order, OrderState
 from broker.remote import PartKind
 
@@ -35,7 +36,11 @@ class PartRow:
 
 @dataclass(frozen=True, slots=True)
 class LeaseRow:
-    """A lease. `machine`: the id that its server part has."""
+    """A lease. `ends_at`: its end date; `lapsed_at`: when its grace was over and a snapshot was to be taken.
+
+    `failure`: the site could not give it. `keep`: how long a snapshot is kept, None: not at all. `gave_up`: its project
+    was told why there is no snapshot.
+    """
 
     id: UUID
     order_id: UUID
@@ -44,11 +49,20 @@ class LeaseRow:
     gone_at: datetime | None
     settled_at: datetime | None
     parts: tuple[PartRow, ...] = ()
+    ends_at: datetime | None = None
+    lapsed_at: datetime | None = None
+    failure: str | None = None
+    keep: timedelta | None = None
+    gave_up: bool = False
 
     @property
     def machine(self) -> str | None:
         """The remote id of its server."""
-        return next((part.remote_id for part in self.parts if part.kind is PartKind.SERVER), None)
+        return self.part(PartKind.SERVER)
+
+    def part(self, kind: PartKind) -> str | None:
+        """The remote id of its part of a kind."""
+        return next((part.remote_id for part in self.parts if part.kind is kind), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +152,7 @@ def _leases(session: Session, sites: dict[UUID, str]) -> list[LeaseRow]:
     for part in session.scalars(sa.select(Part).where(Part.remote_id.is_not(None)).order_by(Part.position)):
         assert part.remote_id is not None
         parts.setdefault(part.lease_id, []).append(PartRow(part.kind, part.remote_id, part.gone_at))
+    told = set(session.scalars(sa.select(Message.key).where(Message.kind == "snapshot_lost")))
     return [
         LeaseRow(
             row.id,
@@ -147,6 +162,11 @@ def _leases(session: Session, sites: dict[UUID, str]) -> list[LeaseRow]:
             row.gone_at,
             row.settled_at,
             tuple(parts.get(row.id, ())),
+            ends_at=row.ends_at,
+            lapsed_at=row.lapsed_at,
+            failure=row.failure,
+            keep=row.keep,
+            gave_up=f"snapshot_lost:{row.id}" in told,
         )
         for row in session.scalars(sa.select(Lease).order_by(Lease.id))
     ]

@@ -8,16 +8,19 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
 
 from accounting import holds, settle
+from accounting.histories import History
+from accounting.metering import Use
 from adapters.openstack import fenced, launching
-from broker import inventory, orders, reconcile, removing
+from broker import inventory, orders, reconcile, removing, snapshots
+from broker.models.leases import LeaseState
 from broker.pricing import RateCard
-from broker.remote import PartKind
+from broker.remote import PartKind, RemoteSnapshot, SnapshotState
 from broker.tools import Timing
 
 
@@ -66,6 +69,41 @@ def _leave_parts() -> None:
     _replace(inventory, "record_strays", lambda *_, **__: set())
 
 
+def _hurry() -> None:
+    """A machine is deleted when a snapshot of it is asked for, whole or not."""
+
+    def check(run: Any, server: Any, snapshot: Any, *, asked_at: datetime) -> None:
+        found = run.adapter.look(snapshot.kind, snapshot.remote_id, deadline=run.deadline())
+        if isinstance(found, RemoteSnapshot) and found.state is SnapshotState.SAVING:
+            snapshots._whole(run, server, snapshot, found, asked_at=asked_at)
+        else:
+            former(run, server, snapshot, asked_at=asked_at)
+
+    former = _replace(snapshots, "check", check)
+
+
+def _leave_snapshots() -> None:
+    """A snapshot that is not wanted any more is taken for gone without being deleted."""
+
+    def delete(run: Any, kind: PartKind, remote_id: str, **more: Any) -> Any:
+        return kind is PartKind.SNAPSHOT or former(run, kind, remote_id, **more)
+
+    former = _replace(removing, "_delete", delete)
+    _replace(inventory, "record_strays", lambda *_, **__: set())
+
+
+def _keep_for_free() -> None:
+    """What is left of a lease is over for accounting when its machine is."""
+    _replace(History, "uses", _without_snapshots(History.uses))
+
+
+def _without_snapshots(former: Callable[..., list[Use]]) -> Callable[..., list[Use]]:
+    def uses(self: History, **more: Any) -> list[Use]:
+        return [use for use in former(self, **more) if use.state is not LeaseState.SNAPSHOT]
+
+    return uses
+
+
 def _post_more() -> None:
     """Every state costs the full price."""
     _replace(RateCard, "share", lambda *_: Decimal(1))
@@ -111,6 +149,9 @@ class Breakage:
 SABOTAGE: dict[str, Breakage] = {
     "forget-strays": Breakage("extra", _forget_strays, ("bare", "named"), lost=0.3),
     "leave-parts": Breakage("unowned", _leave_parts),
+    "leave-snapshots": Breakage("unowned", _leave_snapshots),
+    "hurry": Breakage("unsaved", _hurry),
+    "keep-for-free": Breakage("missing_charges", _keep_for_free),
     "new-names": Breakage("two_active", _new_names, ("named", "token"), lost=0.3),
     "post-more": Breakage("double_charges", _post_more),
     "post-less": Breakage("missing_charges", _post_less),

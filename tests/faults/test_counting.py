@@ -15,9 +15,9 @@ from adapters.sandbox.truth import Entry
 from broker.models.leases import LeaseState
 from broker.models.workloads import OrderState
 from broker.remote import PartKind
-from tests.faults.clouds import ADDRESS_SKU, FLAVOR, Logs
-from tests.faults.counting import NAMES, Fault, count
-from tests.faults.federation import ADDRESS_HOURLY, BEGINNING, HOURLY, Price
+from tests.faults.clouds import ADDRESS_SKU, DISK_GIB, FLAVOR, SNAPSHOT_SKU, Logs
+from tests.faults.counting import NAMES, UNSAVED, Fault, count
+from tests.faults.federation import ADDRESS_HOURLY, BEGINNING, HOURLY, STORAGE_HOURLY, Price
 from tests.faults.oracle import LATE, Blind, Sight, charges
 from tests.faults.rows import ChargeRow, FindingRow, HoldRow, LeaseRow, PartRow, Rows
 
@@ -25,7 +25,7 @@ BEGIN = datetime(2026, 11, 21, 12, tzinfo=UTC)
 LEASE, OTHER, ORDER = UUID(int=1), UUID(int=2), UUID(int=3)
 SITE, SITE_ID = "swift", UUID(int=4)
 FENCES = {SITE: "part", "bare": "none"}
-SIGHT = Sight([Price(SITE, BEGINNING, HOURLY, ADDRESS_HOURLY)], [], {SITE: SITE_ID})
+SIGHT = Sight([Price(SITE, BEGINNING, HOURLY, ADDRESS_HOURLY, STORAGE_HOURLY)], [], {SITE: SITE_ID})
 # Much longer than anybody may take to look.
 LONG = LATE * 6
 
@@ -78,9 +78,9 @@ def rows(leases: Sequence[LeaseRow], charged: Sequence[ChargeRow] = (), **more: 
 
 def counted(logs: Logs, of: Rows, *, sight: Sight = SIGHT, heeded: frozenset[UUID] = frozenset()) -> dict[str, int]:
     """All numbers that are not zero."""
-    faults: list[Fault] = [*count(logs, of, FENCES, heeded), *charges(logs, of, sight)]
+    faults: list[Fault] = [*count(logs, of, FENCES, heeded=heeded, stops=sight.stops), *charges(logs, of, sight)]
     found = Counter(fault.count for fault in faults)
-    assert set(found) <= set(NAMES), "every fault is of a number that is printed"
+    assert set(found) <= {*NAMES, UNSAVED}, "every fault is of a number that is printed"
     return dict(found)
 
 
@@ -201,7 +201,7 @@ def test_a_wrong_price_is_counted_by_its_sign() -> None:
 
 
 def test_a_charge_keeps_to_one_version_of_the_prices() -> None:
-    later = Price(SITE, at(31), HOURLY * 2, ADDRESS_HOURLY)
+    later = Price(SITE, at(31), HOURLY * 2, ADDRESS_HOURLY, STORAGE_HOURLY)
     sight = replace(SIGHT, prices=[*SIGHT.prices, later])
     second = replace(charge(31, 61, entry="e2"), cost=charge(31, 61).cost * 2)
     assert counted({SITE: life()}, rows([lease_row()], [charge(1, 31), second]), sight=sight) == {}
@@ -251,3 +251,134 @@ def test_an_order_that_does_not_end_is_stuck_unless_a_person_must_do_something()
     # Somebody did what it says, and it did not help.
     told = replace(stuck, findings=[finding])
     assert counted({SITE: life()}, told, heeded=frozenset({LEASE})) == {"stuck_orders": 1}
+
+
+# --- kept snapshots ----------------------------------------------------------------------------------------------
+
+# Its time is over at 50 and its grace at 61; it is saved at 64, deleted at 65, gone at 65.1, and kept until 80.
+KEPT = replace(
+    lease_row(),
+    parts=(*lease_row().parts, PartRow(PartKind.SNAPSHOT, "s1", at(80))),
+    ends_at=at(50),
+    lapsed_at=at(61),
+    keep=timedelta(seconds=10),
+)
+
+
+def image(seconds: float, event: str, thing: str = "s1", *, machine: str = "m1") -> Entry:
+    """What a log says of a snapshot."""
+    return replace(
+        entry(seconds, event, thing, kind="snapshot", lease=None, name=f"crash-1-leeway-{LEASE.hex}"),
+        detail={"server_id": machine} if event == "created" else {},
+    )
+
+
+def saved(*images: Entry, seconds: float = 64) -> Logs:
+    """A machine, deleted so long after it began to run, with its snapshots."""
+    return {SITE: sorted([*life(seconds=seconds), *images], key=lambda entry: entry.at)}
+
+
+def storage(start: float, end: float, **more: object) -> ChargeRow:
+    """A charge for a snapshot at the right price."""
+    cost = (STORAGE_HOURLY * DISK_GIB * Decimal(str(end - start)) / 3600).quantize(Decimal("1e-9"))
+    more = {"resource": "s1", "state": LeaseState.SNAPSHOT, "cost": cost, "entry": "e2", **more}
+    return charge(start, end, sku=SNAPSHOT_SKU, **more)  # type: ignore[arg-type] # a test's shorthand
+
+
+WHOLE = (image(62, "created"), image(64, "active"), image(80, "deleted"))
+KEPT_ROWS = rows([KEPT], [charge(1, 65.1), storage(65.1, 80)])
+
+
+def stopped(seconds: float) -> Sight:
+    """A person wanted it to end."""
+    return replace(SIGHT, stops={ORDER: at(seconds)})
+
+
+def test_a_kept_snapshot_without_fault_counts_nothing() -> None:
+    assert counted(saved(*WHOLE), KEPT_ROWS) == {}
+
+
+def test_a_snapshot_that_nobody_owns_is_counted() -> None:
+    left = image(63, "created", "s2"), image(64, "error", "s2")
+    assert counted(saved(*WHOLE, *left), KEPT_ROWS) == {"unowned": 1}
+    assert counted(saved(*WHOLE, *left, image(70, "deleted", "s2")), KEPT_ROWS) == {}
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        (),
+        (image(62, "created"), image(65.1, "deleted")),
+        (image(62, "created"), image(65.05, "active"), image(80, "deleted")),
+        (image(62, "created"), image(64, "error"), image(80, "deleted")),
+        (image(40, "created"), image(42, "active"), image(80, "deleted")),
+        (image(62, "created", machine="m2"), image(64, "active"), image(80, "deleted")),
+    ],
+    ids=["none", "not whole", "whole too late", "killed", "older than the end", "of another machine"],
+)
+def test_a_machine_deleted_before_its_snapshot_was_whole_is_unsaved(images: Sequence[Entry]) -> None:
+    bare = rows([KEPT], [charge(1, 65.1)])
+    assert counted(saved(*images), bare, sight=stopped(66))[UNSAVED] == 1
+    assert UNSAVED not in counted(saved(*images), bare, sight=stopped(64))
+
+
+def test_a_snapshot_deleted_before_its_time_was_not_kept() -> None:
+    early = (*WHOLE[:2], image(70, "deleted"))
+    charged = rows([KEPT], [charge(1, 65.1), storage(65.1, 70)])
+    assert counted(saved(*early), charged) == {UNSAVED: 1}
+    assert counted(saved(*early), charged, sight=stopped(69)) == {}
+    assert counted(saved(*early), charged, sight=stopped(71)) == {UNSAVED: 1}
+    assert counted(saved(*WHOLE[:2], image(70, "vanished")), charged) == {}
+
+
+def test_whose_project_was_told_or_that_never_ran_or_that_keeps_nothing_is_not_unsaved() -> None:
+    for lease in (replace(KEPT, gave_up=True), replace(KEPT, failure="no room"), replace(KEPT, keep=None)):
+        assert counted(saved(), rows([lease], [charge(1, 65.1)])) == {}
+    never = {SITE: [entry(0, "created"), entry(65, "deleting"), entry(65.1, "deleted")]}
+    assert counted(never, rows([KEPT])) == {}
+
+
+def test_rows_out_of_a_backup_learn_of_the_end_after_it() -> None:
+    later = replace(KEPT, lapsed_at=at(75))
+    assert counted(saved(*WHOLE), replace(KEPT_ROWS, leases=[later])) == {}
+    old = (image(40, "created"), image(42, "active"), image(80, "deleted"))
+    assert counted(saved(*old), replace(KEPT_ROWS, leases=[later])) == {UNSAVED: 1}
+
+
+def test_a_kept_snapshot_that_nobody_charged_is_missing() -> None:
+    free = rows([KEPT], [charge(1, 65.1)])
+    assert counted(saved(*WHOLE), free) == {"missing_charges": 1}
+    # Stopped at about the end of the machine: nothing was kept any more.
+    assert counted(saved(*WHOLE[:2], image(66, "deleted")), free, sight=stopped(65)) == {}
+
+
+def test_a_snapshot_is_charged_from_the_end_of_its_machine_to_its_own() -> None:
+    late = LATE.total_seconds()
+    for start, end, number in (
+        (60, 80, "double"),
+        (69, 80, "missing"),
+        (65.1, 77, "missing"),
+        (65.1, 84 + late, "double"),
+    ):
+        off = rows([KEPT], [charge(1, min(start, 65.1)), storage(start, end)])
+        assert counted(saved(*WHOLE), off).get(f"{number}_charges") == 1, (start, end)
+
+
+def test_nothing_of_the_machine_is_charged_beside_its_snapshot() -> None:
+    beside = rows([KEPT], [charge(1, 68), storage(65.1, 80)])
+    assert counted(saved(*WHOLE), beside) == {"double_charges": 1}
+
+
+def test_a_snapshot_has_its_own_price_and_name() -> None:
+    good = storage(65.1, 80)
+    for wrong, number in ((good.cost * 2, "double"), (good.cost / DISK_GIB, "missing")):
+        off = rows([KEPT], [charge(1, 65.1), replace(good, cost=wrong)])
+        assert counted(saved(*WHOLE), off) == {f"{number}_charges": 1}
+    other = rows([KEPT], [charge(1, 65.1), replace(good, resource="s2")])
+    assert counted(saved(*WHOLE), other) == {"double_charges": 1}
+
+
+def test_a_snapshot_that_went_with_its_machine_is_not_charged() -> None:
+    lost = saved(image(62, "created"), image(65.1, "deleted"))
+    assert counted(lost, rows([KEPT], [charge(1, 65.1)]), sight=stopped(63)) == {}
+    assert counted(lost, rows([KEPT], [charge(1, 65.1), storage(65.1, 80)]), sight=stopped(63)) == {"double_charges": 1}

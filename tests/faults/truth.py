@@ -1,4 +1,4 @@
-"""What really existed, out of the clouds' own logs: machines with their states over time, and the parts beside them."""
+"""What really existed, out of the clouds' own logs: machines over time, snapshots of them, and parts beside them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ _STATES = {
 }
 _OURS = re.compile(r"leeway-([0-9a-f]{32})\Z")
 _ADDRESS = "floating_ip"
-_PARTS = ("port", _ADDRESS, "key_pair")
+_SNAPSHOT = "snapshot"
+_PARTS = ("port", _ADDRESS, "key_pair", _SNAPSHOT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,11 @@ class Machine:
         return [Span(state, at, end) for (at, state), end in zip(starts, ends, strict=True) if at != end]
 
     @property
+    def ending(self) -> datetime | None:
+        """When its deletion was asked for, or where that is not in the log, when it was gone."""
+        return next((at for at, state in self.changes if state is LeaseState.DELETING), self.gone)
+
+    @property
     def active(self) -> Iterator[Span]:
         """When it ran: until it was off, or gone. A machine that is being deleted runs until it is gone."""
         begun: datetime | None = None
@@ -73,9 +79,22 @@ class Machine:
             yield Span(LeaseState.RUNNING, begun, self.gone)
 
 
+@dataclass(slots=True)
+class Snapshot:
+    """An image that was made of a machine's disk. `whole`: since when all of it was saved."""
+
+    site: str
+    id: str
+    machine: str
+    born: datetime
+    whole: datetime | None = None
+    gone: datetime | None = None
+    has_vanished: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """A port, key pair or address that was made."""
+    """A port, key pair, address or snapshot that was made."""
 
     site: str
     kind: str
@@ -102,6 +121,23 @@ def machines(logs: Logs) -> list[Machine]:
     return list(found.values())
 
 
+def snapshots(logs: Logs) -> list[Snapshot]:
+    """Every image of every log that somebody had made of a server."""
+    found: dict[str, Snapshot] = {}
+    for site, entries in logs.items():
+        for entry in entries:
+            if entry.kind != _SNAPSHOT:
+                continue
+            if entry.event == "created":
+                found[entry.id] = Snapshot(site, entry.id, entry.detail["server_id"], entry.at)
+            elif entry.event == "active":
+                found[entry.id].whole = entry.at
+            elif entry.event in _ENDS:
+                found[entry.id].gone = entry.at
+                found[entry.id].has_vanished = entry.event == "vanished"
+    return list(found.values())
+
+
 def _lease(entry: Entry) -> UUID | None:
     tag = entry.metadata.get("leeway:lease")
     if tag is not None:
@@ -111,7 +147,7 @@ def _lease(entry: Entry) -> UUID | None:
 
 
 def _things(logs: Logs) -> list[Thing]:
-    """Ports and key pairs with our names, and every address. A key pair of the same name may be made again."""
+    """Everything of our names, and every address. A key pair of the same name may be made again."""
     made: list[Thing] = []
     alive: dict[tuple[str, str, str], Thing] = {}
     for site, entries in logs.items():
