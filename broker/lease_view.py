@@ -75,6 +75,11 @@ class View:
         return Desired.SHELVED if self.lease.keep is None else Desired.STOPPED
 
     @property
+    def has_slept(self) -> bool:
+        """The pass that reads this has lost its claim: what it saw at the site before may be long ago."""
+        return self.lease.claim_until is None or self.lease.claim_until < self.now
+
+    @property
     def saved_by(self) -> datetime:
         """Until when the snapshot of an ending machine is to be whole: the hold has the money for so long."""
         return (self.lease.lapsed_at or self.now) + (self.lease.snapshot_time or timedelta(0))
@@ -88,19 +93,21 @@ class View:
     def kept_no_longer(self, done: frozenset[UUID]) -> str | None:
         """Why the snapshot of an ending machine, or the wait for it, is over; None while it is not.
 
-        A machine is not given up for the time alone: Leeway, or its site, may have been away all that time.
+        A machine is not given up for the time alone: Leeway, or its site, may have been away all that time. Nor does a
+        kept snapshot go before the machine was seen gone: from that moment on it is charged.
         """
         server, snapshot = self.part(PartKind.SERVER), self.part(PartKind.SNAPSHOT)
-        if self.kept_until is not None and self.now >= self.kept_until:
-            return "its snapshot was kept for as long as was ordered"
         if server.gone_at is not None:
+            if self.kept_until is not None and self.now >= self.kept_until:
+                return "its snapshot was kept for as long as was ordered"
             has_snapshot = snapshot.remote_id is not None and snapshot.gone_at is None
             return None if has_snapshot else "the machine is gone, and there is no snapshot of its disk"
         if snapshot.ready_at is not None:
             return None
         if snapshot.made_at is not None:
             is_late = self.now >= snapshot.made_at + (self.lease.snapshot_time or timedelta(0))
-            return "the site did not finish the snapshot of its disk" if is_late and snapshot.id in done else None
+            is_seen = snapshot.id in done and not self.has_slept
+            return "the site did not finish the snapshot of its disk" if is_late and is_seen else None
         failed = sum(attempt.part_id == snapshot.id and _has_failed(attempt) for attempt in self.lease.attempts)
         is_late = failed >= TRIES and self.now >= self.saved_by
         return f"the site refused {failed} times to take a snapshot of its disk" if is_late else None

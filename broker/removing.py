@@ -75,7 +75,9 @@ def remove(run: Pass, lease: Lease, part: Part, *, now: datetime) -> None:
         _begin_to_delete(run, part.remote_id, asked_at=now)
     # A machine that was ever seen does show: its 404 needs no settle time.
     made_at = None if is_machine and lease.seen_at is not None else part.made_at
+    is_kept = part.kind is PartKind.SNAPSHOT and lease.state is LeaseState.SNAPSHOT
     try:
+        was_there = not is_kept or _see_once_more(run, part.kind, part.remote_id, asked_at=now)
         is_gone = _delete(run, part.kind, part.remote_id, made_at=made_at)
     except SiteError as error:
         if not part.is_harmless:
@@ -90,11 +92,7 @@ def remove(run: Pass, lease: Lease, part: Part, *, now: datetime) -> None:
             ).one()
         _wait_until_gone(run, part.id, part, since=asked_at or part.made_at)
         return
-    with run.sessions() as session:
-        looked_at = session.scalars(select(func.clock_timestamp())).one()
-    end = End(looked_at, is_estimated=False)
-    if is_machine and looked_at - (lease.seen_at or now) > run.timing.first_look * PROMPT:
-        end = end_of(run, lease, part, now=now)  # nobody saw it happen
+    end = _seen_end(run, lease, part, was_there=was_there, now=now)
     with writing(run.sessions, run.mine) as (session, row):
         gone_at = session.scalars(select(func.clock_timestamp())).one()
         if is_machine:
@@ -102,7 +100,7 @@ def remove(run: Pass, lease: Lease, part: Part, *, now: datetime) -> None:
             return
         session.execute(update(Part).where(Part.id == part.id).values(gone_at=gone_at))
         if part.kind is PartKind.SNAPSHOT and row.state is LeaseState.SNAPSHOT:
-            see_gone(session, row, seen_at=gone_at, ended_at=looked_at, is_estimated=False)
+            see_gone(session, row, seen_at=gone_at, ended_at=end.at, is_estimated=end.is_estimated)
 
 
 def note_machine_gone(session: Session, lease: Lease, server: Part, end: End, *, gone_at: datetime) -> None:
@@ -133,6 +131,27 @@ def _begin_to_delete(run: Pass, remote_id: str, *, asked_at: datetime) -> None:
             see(session, row, machine, seen_at=asked_at, last=last_observations(session, [row.id]).get(row.id))
         row.state = LeaseState.DELETING
         tell(session, row, "stop", f"deleting the machine: {row.stop_reason or 'no longer wanted'}")
+
+
+def _seen_end(run: Pass, lease: Lease, part: Part, *, was_there: bool, now: datetime) -> End:
+    """The end of a part that has just been seen gone. `was_there`: in this pass, before its deletion was asked for."""
+    with run.sessions() as session:
+        looked_at = session.scalars(select(func.clock_timestamp())).one()
+    if looked_at - (lease.seen_at or now) <= run.timing.first_look * PROMPT:
+        return End(looked_at, is_estimated=False)
+    # Nobody saw it happen.
+    if part.kind is PartKind.SERVER:
+        return end_of(run, lease, part, now=now)
+    return End(looked_at, is_estimated=False) if was_there else End(lease.seen_at or now, is_estimated=True)
+
+
+def _see_once_more(run: Pass, kind: PartKind, remote_id: str, *, asked_at: datetime) -> bool:
+    """A last look at a kept snapshot: where it is there, it is charged until now; else no site says when it went."""
+    if run.adapter.look(kind, remote_id, deadline=run.deadline()) is None:
+        return False
+    with writing(run.sessions, run.mine) as (_, row):
+        row.seen_at, row.missing_since = max(asked_at, row.seen_at or asked_at), None
+    return True
 
 
 @dataclass(frozen=True, slots=True)

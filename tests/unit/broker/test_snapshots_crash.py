@@ -1,0 +1,123 @@
+"""What `make crash` showed of kept snapshots: what is charged, and what is given up, when workers die or sleep."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from datetime import timedelta
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session, sessionmaker
+
+from accounting.models.charges import Charge
+from adapters.sandbox.profiles import aurora
+from broker.lease_view import View
+from broker.models.leases import LeaseState, Observation, Part
+from broker.remote import Deadline, PartKind
+from broker.removing import PROMPT
+from tests.world import World, aurora_prices, make_world, quick
+
+NONE = timedelta(0)
+HOUR = timedelta(hours=1)
+
+
+def lapsed(world: World) -> UUID:
+    """A lease that has run and whose time and grace are over."""
+    order = world.order(keep_snapshot="30 days")
+    (lease_id,) = world.leases(order)
+    world.until_running(lease_id)
+    world.wake(lease_id, ends_at=world.now(), grace=NONE)
+    return lease_id
+
+
+def snapshot(view: View) -> Part:
+    return view.part(PartKind.SNAPSHOT)
+
+
+def at_site(world: World, lease_id: UUID, kind: PartKind) -> None:
+    """Somebody deletes a part at the site: a worker that died before it wrote that down, or a person."""
+    view = world.view(lease_id)
+    adapter = world.tools.open_site(view.lease.site_id)
+    adapter.delete(kind, view.part(kind).remote_id or "", deadline=Deadline.after(5))
+
+
+def pause(world: World) -> None:
+    """Until a part that is gone is gone at once, and until nobody has looked for long."""
+    timing = world.tools.timing
+    assert timing.settle is not None
+    time.sleep(max(timing.settle, timing.first_look * PROMPT).total_seconds() * 1.2)
+
+
+def test_a_snapshot_is_charged_though_its_time_was_over_when_its_machine_was_seen_gone(
+    sessions: sessionmaker[Session],
+) -> None:
+    """A backup from between the machine's deletion and the next look at it, restored after the snapshot's time."""
+    config = quick(aurora())
+    slow = replace(config, timing=replace(config.timing, delete_seconds=0.5))
+    with make_world(sessions, slow) as world:
+        world.connect(world.cloud, prices=aurora_prices())
+        lease_id = lapsed(world)
+        view = world.until(lease_id, lambda lease: lease.state is LeaseState.DELETING)
+        assert snapshot(view).ready_at is not None
+        assert view.part(PartKind.SERVER).gone_at is None
+        world.wake(lease_id, keep=timedelta(microseconds=1))
+        # What reminders and findings may say of it, too: the machine is not over before it is gone.
+        assert world.view(lease_id).kept_no_longer(frozenset()) is None
+        world.until_gone(lease_id)
+        world.settle(lease_id)
+        (deleted,) = world.cloud.log.entries(kind="server", event="deleted")
+        with world.sessions() as session:
+            charges = session.scalars(select(Charge).where(Charge.lease_id == lease_id)).all()
+        (kept,) = [charge for charge in charges if charge.sku_id == "snapshot-storage"]
+        assert deleted.at <= kept.charge_period_start < kept.charge_period_end
+
+
+def test_a_kept_snapshot_that_was_gone_before_its_deletion_is_charged_until_it_was_last_seen(world: World) -> None:
+    """Else a backup of last week that is restored today has it charged for the week."""
+    lease_id = lapsed(world)
+    world.until(lease_id, lambda lease: lease.state is LeaseState.SNAPSHOT)
+    last_seen = world.work(lease_id).lease.seen_at
+    at_site(world, lease_id, PartKind.SNAPSHOT)
+    pause(world)
+    world.wake(lease_id, keep=timedelta(microseconds=1))
+    world.until_gone(lease_id)
+    with world.sessions() as session:
+        end = session.scalars(
+            select(Observation).where(Observation.lease_id == lease_id, Observation.state == LeaseState.GONE)
+        ).one()
+    assert (end.since, end.is_estimated) == (last_seen, True)
+
+
+def test_a_kept_snapshot_that_leeway_deletes_ends_when_it_is_seen_gone(world: World) -> None:
+    lease_id = lapsed(world)
+    world.until(lease_id, lambda lease: lease.state is LeaseState.SNAPSHOT)
+    pause(world)
+    world.wake(lease_id, keep=timedelta(microseconds=1))
+    world.until_gone(lease_id)
+    (deleted,) = world.cloud.log.entries(kind="snapshot", event="deleted")
+    with world.sessions() as session:
+        end = session.scalars(
+            select(Observation).where(Observation.lease_id == lease_id, Observation.state == LeaseState.GONE)
+        ).one()
+    assert end.since is not None
+    assert not end.is_estimated
+    assert end.since >= deleted.at
+
+
+def test_who_slept_since_the_look_gives_no_machine_up(sessions: sessionmaker[Session]) -> None:
+    """A worker alone on a computer that is suspended: by now the snapshot that it saw being saved may be whole."""
+    config = quick(aurora())
+    slow = replace(config, timing=replace(config.timing, snapshot_seconds=5.0))
+    with make_world(sessions, slow) as world:
+        world.connect(world.cloud, prices=aurora_prices())
+        lease_id = lapsed(world)
+        world.until(lease_id, lambda _: snapshot(world.view(lease_id)).made_at is not None)
+        view = world.view(lease_id)
+        assert view.lease.snapshot_time is not None
+        late = replace(view, now=view.now + view.lease.snapshot_time + HOUR)
+        looked_at = frozenset({snapshot(view).id})
+        view.lease.claim_until = late.now + timedelta(seconds=1)
+        assert late.kept_no_longer(looked_at) == "the site did not finish the snapshot of its disk"
+        view.lease.claim_until = late.now - timedelta(seconds=1)
+        assert late.kept_no_longer(looked_at) is None
