@@ -31,7 +31,7 @@ from broker.ports import CloudAdapter
 from broker.quotes import assumptions_of
 from broker.rebuilt import Find
 from broker.reckoning import Rates, runs_of, whole_hold
-from broker.remote import Listing, MachineState, RemoteMachine, RemotePart
+from broker.remote import Listing, MachineState, PartKind, RemoteMachine, RemotePart
 from broker.restored import HINT, acts
 from broker.timeline import Concern, raise_finding, tell_order
 from broker.tools import Tools
@@ -90,7 +90,12 @@ def _find(things: Sequence[RemotePart], *, site_id: UUID, scope: str, seen_at: d
     """Of several machines the one that runs is taken; the others are then leftovers of its lease."""
     machines = [(thing, thing.tags) for thing in things if isinstance(thing, RemoteMachine) and thing.tags is not None]
     if not machines:
-        raise Conflict("it belongs to no machine", hint="Nothing runs on it: delete it at the site.")
+        kept = [thing.tags.until for thing in things if thing.kind is PartKind.SNAPSHOT and thing.tags is not None]
+        hint = "Nothing runs on it: delete it at the site."
+        if kept:
+            hint = f"It is all that is left of a machine's disk, and was to be kept until {_words(max(kept))}: start a "
+            hint += "machine from it at the site, or delete it there."
+        raise Conflict("it belongs to no machine", hint=hint)
     # Attempts' ids are in the order of the requests.
     machine, tags = min(
         machines, key=lambda one: (one[0].state is not MachineState.RUNNING, one[1].attempt, one[0].remote_id)

@@ -1,8 +1,8 @@
 """Ends that were estimated are corrected once the site has said when they were.
 
 A machine that is gone and whose end nobody saw is charged until it was last seen. Where the site could not be asked at
-that moment, it is asked again after each listing for an hour; its word makes a second GONE observation, and accounting
-posts the difference.
+that moment, it is asked again after each listing for an hour; its word makes a second GONE observation (SNAPSHOT,
+where that is what is left of it), and accounting posts the difference. When a snapshot ended no site says.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import exists, func, select
+from sqlalchemy import and_, exists, func, select
 from sqlalchemy.orm import Session, aliased
 
 from broker.errors import SiteError
@@ -53,6 +53,11 @@ def _estimated(session: Session, site_id: UUID) -> list[tuple[Observation, str]]
     """Estimated ends that nothing has corrected yet, with the machine's id."""
     later = aliased(Observation)
     is_corrected = exists().where(later.lease_id == Observation.lease_id, later.seen_at > Observation.seen_at)
+    former = aliased(Observation)
+    is_of_snapshot = and_(
+        Observation.state == LeaseState.GONE,
+        exists().where(former.lease_id == Observation.lease_id, former.state == LeaseState.SNAPSHOT),
+    )
     rows = session.execute(
         select(Observation, Part.remote_id)
         .join(Lease, Lease.id == Observation.lease_id)
@@ -61,10 +66,11 @@ def _estimated(session: Session, site_id: UUID) -> list[tuple[Observation, str]]
             Lease.site_id == site_id,
             Part.kind == PartKind.SERVER,
             Part.remote_id.is_not(None),
-            Observation.state == LeaseState.GONE,
+            Observation.state.in_((LeaseState.SNAPSHOT, LeaseState.GONE)),
             Observation.is_estimated,
             Observation.seen_at > func.clock_timestamp() - ASKED_FOR,
             ~is_corrected,
+            ~is_of_snapshot,
         )
         .order_by(Observation.seen_at)
         .limit(MOST)
@@ -79,7 +85,9 @@ def _correct(session: Session, tools: Tools, guess: Observation, ended_at: datet
     if session.scalars(newest.limit(1)).one() != guess.id:
         return False  # somebody else was faster
     now = session.scalars(select(func.clock_timestamp())).one()
-    session.add(end_after(guess, seen_at=now, ended_at=ended_at, is_estimated=False))
+    word = end_after(guess, seen_at=now, ended_at=ended_at, is_estimated=False)
+    word.state = guess.state
+    session.add(word)
     lease.settled_at, lease.next_look_at = None, now
     tell(session, lease, "state", "the site has said when the machine ended")
     tools.jobs.defer(session, RECONCILE, str(lease.id))

@@ -27,6 +27,8 @@ from broker.remote import (
     PartSpec,
     RemoteMachine,
     RemotePart,
+    RemoteSnapshot,
+    SnapshotState,
     Tags,
 )
 from broker.timeline import Concern, close_finding, raise_finding, tell
@@ -37,8 +39,7 @@ STUCK_FINDING = "lease_stuck"
 # After this many failures in a row a person is told, until a pass gets through.
 STUCK = 8
 UNKNOWN_FINDING = "launch_unknown"
-# So many requests for one part without a clear answer, and a person is told.
-UNCLEAR = 3
+UNCLEAR = 3  # so many requests for one part without a clear answer, and a person is told
 # Where no fence holds, so many settle times pass before an unknown outcome counts as nothing (ADR 0008).
 UNFENCED = 3
 
@@ -317,8 +318,9 @@ def _wait_for_a_person(run: Pass, lease: Lease, attempt: LaunchAttempt, part: Pa
 
 
 # Of several machines of one lease the one that is furthest is kept: two on one port end as one that runs and one in
-# ERROR.
+# ERROR. Of several snapshots the whole one: the machine may be gone.
 _FURTHEST = (MachineState.RUNNING, MachineState.STOPPED, MachineState.SHELVED, MachineState.BUILDING)
+_WHOLE = (SnapshotState.READY, SnapshotState.SAVING, SnapshotState.FAILED)
 
 
 def _adopt(run: Pass, lease: Lease, part: Part) -> set[UUID]:
@@ -344,9 +346,11 @@ def _adopt(run: Pass, lease: Lease, part: Part) -> set[UUID]:
     return owners
 
 
-def _rank(thing: RemotePart) -> int:
+def _rank(thing: RemotePart) -> tuple[int, int]:
+    if isinstance(thing, RemoteSnapshot):  # of two that are whole the newer one: attempts' ids are in their order
+        return _WHOLE.index(thing.state), 0 if thing.tags is None else -thing.tags.attempt.int
     state = thing.state if isinstance(thing, RemoteMachine) else None
-    return _FURTHEST.index(state) if state in _FURTHEST else len(_FURTHEST)
+    return (*_FURTHEST, state).index(state), 0
 
 
 def _attempt_of(run: Pass, lease: Lease, part: Part, thing: RemotePart) -> UUID:
@@ -373,8 +377,8 @@ def record_stray(session: Session, part: Part, remote_id: str, *, outcome: Outco
         if outcome is Outcome.DISCARD and known.outcome in (Outcome.CREATED, Outcome.GONE):
             known.outcome, known.resolved_at = outcome, func.clock_timestamp()  # taken for gone, and it shows again
         return known.id
-    number = session.scalars(select(func.max(LaunchAttempt.number)).where(LaunchAttempt.part_id == part.id)).one() or 0
-    now = session.scalars(select(func.clock_timestamp())).one()
+    newest = func.coalesce(func.max(LaunchAttempt.number), 0)
+    number, now = session.execute(select(newest, func.clock_timestamp()).where(LaunchAttempt.part_id == part.id)).one()
     attempt = LaunchAttempt(
         id=new_id(),
         lease_id=part.lease_id,

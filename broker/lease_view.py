@@ -85,6 +85,13 @@ class View:
         return (self.lease.lapsed_at or self.now) + (self.lease.snapshot_time or timedelta(0))
 
     @property
+    def is_unsaved(self) -> bool:
+        """The time for the snapshot of an ending machine is over, and the machine still waits for it."""
+        if self.lease.desired is not Desired.SNAPSHOT or self.now < self.saved_by:
+            return False
+        return self.part(PartKind.SERVER).gone_at is None and self.part(PartKind.SNAPSHOT).ready_at is None
+
+    @property
     def kept_until(self) -> datetime | None:
         """Until when the snapshot is kept; None where there is none yet."""
         ready_at = self.part(PartKind.SNAPSHOT).ready_at
@@ -100,12 +107,14 @@ class View:
         if server.gone_at is not None:
             if self.kept_until is not None and self.now >= self.kept_until:
                 return "its snapshot was kept for as long as was ordered"
-            has_snapshot = snapshot.remote_id is not None and snapshot.gone_at is None
-            return None if has_snapshot else "the machine is gone, and there is no snapshot of its disk"
+            if snapshot.remote_id is None or snapshot.gone_at is not None:
+                return "the machine is gone, and there is no snapshot of its disk"
         if snapshot.ready_at is not None:
             return None
         if snapshot.made_at is not None:
-            is_late = self.now >= snapshot.made_at + (self.lease.snapshot_time or timedelta(0))
+            # Once the machine is gone nothing else is left of its disk: it is waited for as long as it would be kept.
+            longer = timedelta(0) if server.gone_at is None else self.lease.keep or timedelta(0)
+            is_late = self.now >= snapshot.made_at + (self.lease.snapshot_time or timedelta(0)) + longer
             is_seen = snapshot.id in done and not self.has_slept
             return "the site did not finish the snapshot of its disk" if is_late and is_seen else None
         failed = sum(attempt.part_id == snapshot.id and _has_failed(attempt) for attempt in self.lease.attempts)

@@ -21,6 +21,7 @@ from broker.timeline import tell
 
 # States of ours that a sighting of the machine does not take back.
 _GOING = (LeaseState.DELETING, LeaseState.SNAPSHOT)
+_ESTIMATED = " (its end is estimated)"
 
 
 def see(session: Session, lease: Lease, machine: RemoteMachine, *, seen_at: datetime, last: Observation | None) -> bool:
@@ -69,15 +70,18 @@ def see_gone(session: Session, lease: Lease, *, seen_at: datetime, ended_at: dat
     lease.seen_at, lease.missing_since, lease.is_missing = seen_at, None, False
     session.add(end_after(last, seen_at=seen_at, ended_at=ended_at, is_estimated=is_estimated))
     what = "snapshot" if last.state is LeaseState.SNAPSHOT else "machine"
-    tell(session, lease, "state", f"the {what} is gone" + (" (its end is estimated)" if is_estimated else ""))
+    tell(session, lease, "state", f"the {what} is gone" + _ESTIMATED * is_estimated)
 
 
-def see_kept(session: Session, lease: Lease, *, seen_at: datetime, ended_at: datetime) -> None:
-    """Write down that the machine is gone, and that a snapshot of its disk is what is left."""
+def see_kept(session: Session, lease: Lease, *, seen_at: datetime, ended_at: datetime, is_estimated: bool) -> None:
+    """Write down that the machine is gone, and that a snapshot of its disk is what is left.
+
+    `is_estimated`: the machine's end is only when it was last seen.
+    """
     last = last_observations(session, [lease.id]).get(lease.id)
     lease.seen_at, lease.missing_since, lease.is_missing = seen_at, None, False
     lease.state = LeaseState.SNAPSHOT
-    if last is None or last.state in (LeaseState.SNAPSHOT, LeaseState.GONE):
+    if last is not None and last.state in (LeaseState.SNAPSHOT, LeaseState.GONE):
         return
     session.add(
         Observation(
@@ -85,11 +89,12 @@ def see_kept(session: Session, lease: Lease, *, seen_at: datetime, ended_at: dat
             seen_at=seen_at,
             state=LeaseState.SNAPSHOT,
             raw_status="",
-            instance_type=last.instance_type,
+            instance_type=None if last is None else last.instance_type,
             since=ended_at,
+            is_estimated=is_estimated,
         )
     )
-    tell(session, lease, "state", "the machine is gone, a snapshot of its disk is kept")
+    tell(session, lease, "state", "the machine is gone, a snapshot of its disk is kept" + _ESTIMATED * is_estimated)
 
 
 def end_after(last: Observation, *, seen_at: datetime, ended_at: datetime, is_estimated: bool) -> Observation:

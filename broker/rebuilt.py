@@ -3,7 +3,8 @@
 What is known, and from where: project, attempt and end from the tags; when the lease and each part were ordered from
 their ids, which are UUIDv7; size and price from the machine's type, at today's rate card; when it began from the site.
 What is lost stays lost, and the rows say so: the quote is marked `rebuilt` and has expired, the image is `unknown`, a
-workload of three machines comes back as three of one, and an end that was extended is the former one again.
+workload of three machines comes back as three of one, and an end that was extended is the former one again. That a
+snapshot was to be kept is known only where one was taken: its tags say until when.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from broker.errors import NotFound, PriceUnknown
 from broker.models.catalogue import CatalogueVersion, Offer, RateCardVersion
 from broker.models.federation import Provider, Site
 from broker.models.holds import QuotaHold, QuotaPool
-from broker.models.leases import Desired, LaunchAttempt, Lease, LeaseState, Outcome, Part, lease_state
+from broker.models.leases import ENDING, Desired, LaunchAttempt, Lease, LeaseState, Outcome, Part, lease_state
 from broker.models.people import Project
 from broker.models.workloads import Order, OrderState, Quote, QuoteOffer, WorkloadRow
 from broker.placement import Assumptions, Workload
@@ -31,10 +32,20 @@ from broker.ports import CloudAdapter
 from broker.pricing import RateCard
 from broker.quota import needs
 from broker.quotes import assumptions_document, line_document
-from broker.remote import Fence, MachineSpec, MachineState, PartKind, RemoteMachine, RemotePart, Tags
+from broker.remote import (
+    Fence,
+    MachineSpec,
+    MachineState,
+    PartKind,
+    RemoteMachine,
+    RemotePart,
+    RemoteSnapshot,
+    SnapshotState,
+    Tags,
+)
 from broker.restored import LEAP
 from broker.values import Period, new_id
-from broker.workloads import MAX_DURATION, document, workload_digest
+from broker.workloads import MAX_DURATION, MAX_KEEP, document, workload_digest
 
 # Stands where a row wants the image, which no site tells of a machine.
 UNKNOWN_IMAGE: Final = "unknown"
@@ -73,11 +84,31 @@ class Find:
         return max(self.tags.until - self.ordered_at, _SECOND)
 
     @property
+    def snapshot(self) -> RemoteSnapshot | None:
+        """The snapshot of its disk: a whole one, if there is one."""
+        found = [thing for thing in self.things if isinstance(thing, RemoteSnapshot)]
+        return min(found, key=lambda one: one.state is not SnapshotState.READY, default=None)
+
+    @property
+    def saved_at(self) -> datetime:
+        """When its snapshot was asked for."""
+        tags = self.tags if self.snapshot is None or self.snapshot.tags is None else self.snapshot.tags
+        return min(_moment_of(tags.attempt) or self.seen_at, self.seen_at)
+
+    @property
+    def keep(self) -> timedelta | None:
+        """For how long a snapshot is to be kept, in whole seconds; None where none was taken yet."""
+        if self.snapshot is None or self.snapshot.tags is None:
+            return None
+        whole = -(-(self.snapshot.tags.until - self.saved_at) // _SECOND) * _SECOND
+        return min(max(whole, _SECOND), MAX_KEEP)
+
+    @property
     def desired(self) -> Desired:
         """As it is: whoever powered it off meant to. What is being deleted, or never came up, is to go."""
         state = self.machine.state
         if state is MachineState.DELETING or (state is MachineState.ERROR and self.machine.launched_at is None):
-            return Desired.GONE
+            return Desired.GONE if self.keep is None else Desired.SNAPSHOT
         return _POWER.get(state, Desired.RUNNING)
 
 
@@ -185,6 +216,7 @@ def _workload(find: Find, ware: Ware) -> Workload:
         memory_mib=ware.offer.memory_mib,
         duration=min(whole, MAX_DURATION),
         public_address=find.has_address,
+        keep_snapshot=find.keep,
     )
 
 
@@ -258,6 +290,9 @@ def add_lease(session: Session, find: Find, ware: Ware, *, order: Order, assumed
         made_at=find.ordered_at,
         ends_at=find.tags.until,
         grace=assumed.stop_delay,
+        keep=find.keep,
+        snapshot_time=None if find.keep is None else assumed.snapshot_time,
+        lapsed_at=find.saved_at if find.desired is Desired.SNAPSHOT else None,
         stop_reason=order.reason,
         scope=find.scope,
         must_find=True,
@@ -275,6 +310,8 @@ def add_parts(session: Session, adapter: CloudAdapter, find: Find, lease: Lease)
     machine = MachineSpec(**lease.spec | {"ssh_key": "lost"}) if has_key else MachineSpec(**lease.spec)
     plan = {spec.kind: spec for spec in adapter.plan(machine)}
     chosen = {thing.kind: thing for thing in reversed(find.things)} | {PartKind.SERVER: find.machine}
+    if find.snapshot is not None:
+        chosen[PartKind.SNAPSHOT] = find.snapshot
     for position, kind in enumerate(kind for kind in PartKind if kind in chosen):
         thing, spec = chosen[kind], plan.get(kind)
         assert thing.tags is not None, "it was grouped by them"
@@ -328,6 +365,6 @@ def set_times(find: Find, order: Order, lease: Lease, *, now: datetime) -> None:
     if lease.started_at is None and launched_at is not None:
         lease.started_at = min(max(launched_at, lease.made_at), find.seen_at)
         lease.ends_at = lease.started_at + order.duration
-    if lease.ends_at < now and lease.desired is not Desired.GONE:
+    if lease.ends_at < now and lease.desired not in ENDING:
         order.duration += now - lease.ends_at
         lease.ends_at = now

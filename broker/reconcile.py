@@ -104,7 +104,7 @@ def decide(view: View, done: frozenset[UUID]) -> Step:
     if first is not None:
         return first
     if view.lease.desired is Desired.SNAPSHOT:
-        return _towards_snapshot(view, done)
+        return Activate() if view.order is OrderState.PLACED else _towards_snapshot(view, done)
     return _towards_gone(view.lease, done) if view.lease.desired is Desired.GONE else _towards_running(view, done)
 
 
@@ -174,9 +174,9 @@ def _towards_snapshot(view: View, done: frozenset[UUID]) -> Step:
         is_old = snapshot.made_at is not None and snapshot.made_at < (lease.lapsed_at or view.now)
         return Renew(server, snapshot) if is_old else Check(server, snapshot)
     following = _away(lease, done, but=snapshot)
-    if following is not None:
-        return following
-    return Wait(None) if snapshot.id in done else Check(server, snapshot)
+    if server.gone_at is None or isinstance(following, Resolve | Remove):
+        return following or Wait(None)
+    return Wait(None) if snapshot.id in done else Check(server, snapshot)  # also while leftovers do not go
 
 
 def _away(lease: Lease, done: frozenset[UUID], *, but: Part | None) -> Step | None:
@@ -270,9 +270,12 @@ def _give_back(tools: Tools, mine: Claim, *, look_in: timedelta | None, failures
 
 def _tell_a_person(tools: Tools, lease_id: UUID, trouble: str | None) -> None:
     with tools.sessions.begin() as session:
+        lease = session.get_one(Lease, lease_id)
         hint = "Mend the site or its credential (`leeway site check`); Leeway goes on by itself."
+        if lease.desired is Desired.SNAPSHOT and lease.state is not LeaseState.SNAPSHOT:
+            hint += f" {snapshots.WITHOUT}"
         now = session.scalars(select(func.clock_timestamp())).one()
-        launching.tell_stuck(session, session.get_one(Lease, lease_id), str(trouble), hint=hint, now=now)
+        launching.tell_stuck(session, lease, str(trouble), hint=hint, now=now)
 
 
 def _steps(run: Pass) -> timedelta | None:
@@ -285,6 +288,8 @@ def _steps(run: Pass) -> timedelta | None:
                 raise run.trouble
             if view.observes and view.lease.gone_at is None:
                 ending.tell_if_over(run, view)
+            elif view.is_unsaved:
+                snapshots.tell_of_delay(run, view)
             return _wait(run, view, step)
         _take(run, view, step)
     return timedelta(0)
@@ -307,6 +312,7 @@ def _take(run: Pass, view: View, step: Step) -> None:  # noqa: C901, PLR0912 - a
         case Find(part):
             launching.find(run, lease, part)
         case Found():
+            snapshots.keep_what_is_left(run, lease)
             launching.found(run)
         case Plan():
             if lease.keep is not None and Capability.SNAPSHOT not in run.adapter.capabilities:
@@ -333,10 +339,18 @@ def _take(run: Pass, view: View, step: Step) -> None:  # noqa: C901, PLR0912 - a
         case EndKeeping(reason):
             ending.end_keeping(run, lease, reason)
         case Remove(part):
-            removing.remove(run, lease, part, now=view.now)
+            if part.kind is not PartKind.SERVER or _may_go(run, view, part):
+                removing.remove(run, lease, part, now=view.now)
         case Activate():
             activate_order(run.sessions, lease.order_id)
         case Look(server, power):
             watching.look(run, lease, server, power=power, asked_at=view.now)
         case Finish():
             finish_lease(run.tools, run.mine)
+
+
+def _may_go(run: Pass, view: View, server: Part) -> bool:
+    """A machine of which a snapshot is to be kept may, while that is whole."""
+    if view.lease.desired is not Desired.SNAPSHOT:
+        return True
+    return snapshots.still_whole(run, server, view.part(PartKind.SNAPSHOT))

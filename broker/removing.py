@@ -115,7 +115,7 @@ def note_machine_gone(session: Session, lease: Lease, server: Part, end: End, *,
     if lease.desired is Desired.GONE or not session.scalars(select(is_kept)).one():
         see_gone(session, lease, seen_at=gone_at, ended_at=end.at, is_estimated=end.is_estimated)
         return
-    see_kept(session, lease, seen_at=gone_at, ended_at=end.at)
+    see_kept(session, lease, seen_at=gone_at, ended_at=end.at, is_estimated=end.is_estimated)
     session.execute(
         update(QuotaHold)
         .where(QuotaHold.lease_id == lease.id, QuotaHold.released_at.is_(None))

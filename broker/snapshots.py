@@ -2,7 +2,8 @@
 
 While the machine is there a snapshot that failed, vanished, or is older than the end (rows out of a backup may know of
 one) is discarded and taken anew. From the moment the machine is gone the snapshot is all there is, and it is kept until
-`ready_at + keep`. Where the site goes on refusing, the machine goes without: that is an event, and a message.
+`ready_at + keep`, whatever the site says of it: an operator who deactivates an image may activate it again. Where the
+site goes on refusing, the machine goes without: that is an event, and a message.
 """
 
 from __future__ import annotations
@@ -14,24 +15,28 @@ from sqlalchemy.orm import Session
 
 from broker.claims import writing
 from broker.errors import SiteBusy
-from broker.launching import Pass
+from broker.launching import Pass, close_stuck, tell_stuck
+from broker.lease_view import View
 from broker.messages import Draft, post_message
-from broker.models.leases import LaunchAttempt, Lease, Outcome, Part
+from broker.models.leases import ENDING, Desired, LaunchAttempt, Lease, Outcome, Part
 from broker.models.people import Project
 from broker.models.workloads import Order
 from broker.observations import see_gone
 from broker.projects import addresses
-from broker.remote import RemoteSnapshot, SnapshotState
+from broker.remote import PartKind, RemoteSnapshot, SnapshotState
+from broker.removing import End, note_machine_gone
 from broker.timeline import tell
 from broker.watching import look
 
 # A snapshot that is kept is looked at this often: nobody but a person would take it away.
 EVERY = timedelta(hours=1)
+WITHOUT = "It is charged until it is saved; `leeway stop` deletes it without a snapshot."
 
 
 def renew(run: Pass, lease: Lease, server: Part, snapshot: Part, *, asked_at: datetime) -> None:
     """Discard a snapshot that is older than the machine's end, if the machine is still there to take a new one of."""
     if server.remote_id is None or run.adapter.look(server.kind, server.remote_id, deadline=run.deadline()) is None:
+        run.done.add(snapshot.id)
         look(run, lease, server, power=lease.desired, asked_at=asked_at)  # listings decide; then the old one is kept
         return
     with writing(run.sessions, run.mine) as (session, _):
@@ -51,6 +56,8 @@ def check(run: Pass, server: Part, snapshot: Part, *, asked_at: datetime) -> Non
         run.later(snapshot.id, run.settle / 4)  # it may not show yet
     elif found is None and server.gone_at is not None:
         _missing(run, snapshot, asked_at=asked_at)
+    elif server.gone_at is not None and snapshot.ready_at is not None:
+        _still_there(run, snapshot, asked_at=asked_at)
     elif not isinstance(found, RemoteSnapshot) or found.state is SnapshotState.FAILED:
         _lost(run, server, snapshot, "it is gone" if found is None else f"the site says {_status(found)}")
     elif found.state is SnapshotState.SAVING:
@@ -63,19 +70,38 @@ def _status(found: object) -> str:
     return found.raw_status if isinstance(found, RemoteSnapshot) else type(found).__name__
 
 
+def still_whole(run: Pass, server: Part, snapshot: Part) -> bool:
+    """One more look before the machine is deleted: it may be long since the snapshot was seen whole.
+
+    Raises:
+        SiteBusy: it is whole no more. It is taken anew after a while, and the machine stays until then.
+    """
+    if snapshot.remote_id is None:
+        return False
+    found = run.adapter.look(snapshot.kind, snapshot.remote_id, deadline=run.deadline())
+    if isinstance(found, RemoteSnapshot) and found.state is SnapshotState.READY:
+        return True
+    _lost(run, server, snapshot, "it is gone" if found is None else f"the site says {_status(found)}")
+    return False
+
+
 def _whole(run: Pass, server: Part, snapshot: Part, found: RemoteSnapshot, *, asked_at: datetime) -> None:
     with writing(run.sessions, run.mine) as (session, row):
-        if snapshot.ready_at is None:
-            session.execute(
-                update(Part).where(Part.id == snapshot.id).values(ready_at=func.clock_timestamp(), gone_at=None)
-            )
-            until = asked_at + (row.keep or timedelta(0))
-            text = f"the machine's disk is saved as {found.name}, until {until:%Y-%m-%d %H:%M} UTC"
-            tell(session, row, "snapshot", text, remote_id=found.remote_id)
-        if server.gone_at is not None:
-            row.seen_at, row.missing_since = max(asked_at, row.seen_at or asked_at), None
+        session.execute(
+            update(Part).where(Part.id == snapshot.id).values(ready_at=func.clock_timestamp(), gone_at=None)
+        )
+        until = asked_at + (row.keep or timedelta(0))
+        text = f"the machine's disk is saved as {found.name}, until {until:%Y-%m-%d %H:%M} UTC"
+        tell(session, row, "snapshot", text, remote_id=found.remote_id)
+        close_stuck(session, row.id)  # said of the wait for it
     if server.gone_at is not None:
-        run.later(snapshot.id, EVERY)
+        _still_there(run, snapshot, asked_at=asked_at)
+
+
+def _still_there(run: Pass, snapshot: Part, *, asked_at: datetime) -> None:
+    with writing(run.sessions, run.mine) as (_, row):
+        row.seen_at, row.missing_since = max(asked_at, row.seen_at or asked_at), None
+    run.later(snapshot.id, EVERY)
 
 
 def _lost(run: Pass, server: Part, snapshot: Part, why: str) -> None:
@@ -112,6 +138,33 @@ def _discard(session: Session, snapshot: Part) -> None:
         .where(Part.id == snapshot.id, Part.remote_id == snapshot.remote_id)
         .values(remote_id=None, made_at=None, ready_at=None)
     )
+
+
+def keep_what_is_left(run: Pass, lease: Lease) -> None:
+    """A snapshot that was found without its machine: that came and went after the backup that the rows are from.
+
+    It must neither be made anew, nor may the snapshot go because no machine of the lease was ever seen to run.
+    """
+    server = next(part for part in lease.parts if part.kind is PartKind.SERVER)
+    has_snapshot = any(part.kind is PartKind.SNAPSHOT and part.remote_id is not None for part in lease.parts)
+    if not has_snapshot or server.remote_id is not None or server.gone_at is not None or lease.keep is None:
+        return
+    with writing(run.sessions, run.mine) as (session, row):
+        if row.desired in ENDING:
+            return
+        now = session.scalars(select(func.clock_timestamp())).one()
+        note_machine_gone(session, row, server, End(now, is_estimated=True), gone_at=now)
+        row.desired, row.lapsed_at = Desired.SNAPSHOT, now
+        row.stop_reason = "its time was over before the rows were restored"
+        tell(session, row, "end", row.stop_reason)
+
+
+def tell_of_delay(run: Pass, view: View) -> None:
+    """A machine that is not saved runs on, or would be deleted with all that is on it: a person may decide."""
+    with run.sessions.begin() as session:
+        why = "its time is over, and its site has not made the snapshot of its disk that was to be kept"
+        hint = f"Look at the machine at its site. {WITHOUT}"
+        tell_stuck(session, session.get_one(Lease, view.lease.id), why, hint=hint, now=view.now)
 
 
 def post_loss(session: Session, lease: Lease, *, why: str) -> None:
