@@ -139,13 +139,18 @@ def _over(view: View, done: frozenset[UUID]) -> Step | None:
         return None if reason is None else EndKeeping(reason)
     if lease.desired is Desired.GONE or view.now < view.deleted_at:
         return None
-    unseen = next((part for part in lease.parts if _is_unseen(lease, part) and part.id not in done), None)
-    return End() if unseen is None else Look(unseen, lease.desired)
+    return _to_be_seen(lease, done) or End()
 
 
-def _is_unseen(lease: Lease, part: Part) -> bool:
-    """A machine that was made and that nobody saw yet: once it is seen to have run, its time counts from then."""
-    return part.kind is PartKind.SERVER and part.remote_id is not None and lease.seen_at is None
+def _to_be_seen(lease: Lease, done: frozenset[UUID]) -> Step | None:
+    """A machine that was made, or may have been, and nobody saw: once it is seen to have run, its time counts anew."""
+    server = next((part for part in lease.parts if part.kind is PartKind.SERVER), None)
+    if server is None or lease.seen_at is not None:
+        return None
+    if server.remote_id is not None:
+        return None if server.id in done else Look(server, lease.desired)
+    tries = (attempt for attempt in lease.attempts if attempt.part_id == server.id and attempt.outcome in OPEN)
+    return next((Resolve(attempt, server) for attempt in tries if attempt.id not in done), None)
 
 
 def _towards_found(lease: Lease, done: frozenset[UUID]) -> Step:

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from accounting.models.charges import Charge
 from adapters.sandbox.profiles import aurora
 from broker.lease_view import View
-from broker.models.leases import LeaseState, Observation, Part
+from broker.models.leases import Desired, LeaseState, Observation, Part
 from broker.remote import Deadline, PartKind
 from broker.removing import PROMPT
 from tests.world import World, aurora_prices, make_world, quick
@@ -121,3 +121,17 @@ def test_who_slept_since_the_look_gives_no_machine_up(sessions: sessionmaker[Ses
         assert late.kept_no_longer(looked_at) == "the site did not finish the snapshot of its disk"
         view.lease.claim_until = late.now - timedelta(seconds=1)
         assert late.kept_no_longer(looked_at) is None
+
+
+def test_what_an_open_attempt_has_made_is_looked_for_before_its_time_is_called_over(world: World) -> None:
+    """A worker died with the answer, and nobody looked until the ordered time had passed: the machine may have run."""
+    order = world.order(keep_snapshot="30 days")
+    (lease_id,) = world.leases(order)
+    world.cloud.faults.add("answer_lost", times=1, service="compute", method="POST", path="/servers$")
+    world.cloud.faults.add("500", times=1, service="compute", method="GET", path="/servers")
+    world.until(lease_id, lambda _: bool(world.cloud.log.entries(kind="server", event="created")))
+    assert world.view(lease_id).part(PartKind.SERVER).remote_id is None
+    world.wake(lease_id, ends_at=world.now())
+    view = world.until_running(lease_id)
+    assert view.lease.desired is Desired.RUNNING
+    assert view.lease.ends_at > world.now() + HOUR
