@@ -33,8 +33,7 @@ SSH_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGJ1aWx0LWZvci10ZXN0cy1vbmx5LW5vd
 # What the hints of these findings come to.
 _STOP_AND_ORDER_AGAIN = frozenset({UNKNOWN_FINDING, STUCK_FINDING, NETWORK_FINDING})
 ENDED = (OrderState.OVER, OrderState.RETURNED)
-# The share of workloads that keep a snapshot, and how many seconds they and the others last.
-_KEEPERS = 0.3
+# How many seconds those that keep a snapshot last, and the others.
 _SHORT, _LONG = (2, 4, 8), (4, 8, 15, 30, 60)
 
 Act = Callable[["Load", UUID], None]
@@ -51,12 +50,16 @@ class Due:
 
 @dataclass
 class Load:
-    """The people. `step` does what is due, and is called often from one thread."""
+    """The people. `step` does what is due, and is called often from one thread.
+
+    `keepers`: the share of workloads that keep a snapshot.
+    """
 
     federation: Federation
     client: Client
     random: random.Random
     alive: int = 12
+    keepers: float = 0.3
     sites: Sequence[str] = ()
     is_placing: bool = True
     is_ending: bool = False
@@ -133,7 +136,7 @@ class Load:
         chance = self.random.random
         first = self.random.choice(self.sites)
         sites = [first] if chance() < 0.7 else sorted({first, self.random.choice(self.sites)})
-        keeps = chance() < _KEEPERS
+        keeps = chance() < self.keepers
         document = {
             "kind": "machine",
             "name": f"crash-{len(self.placed)}",

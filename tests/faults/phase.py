@@ -117,6 +117,8 @@ def _started(wanted: Wanted, outcome: Outcome, *, keep: Path | None) -> Iterator
         own = random.Random(chance.random())  # noqa: S311 - as above
         sites = tuple({site for name in wanted.sabotage for site in SABOTAGE[name].sites}) or tuple(made.specs)
         load = Load(found, Client(found.services.settings, own), own, sites=sorted(sites), is_placing=False)
+        if any(SABOTAGE[name].has_keepers for name in wanted.sabotage):
+            load.keepers = 1.0
         yield Run(found, crew, load), []
         crew.end_all()
 

@@ -137,21 +137,23 @@ def _never_finish() -> None:
 class Breakage:
     """What it breaks, and in what number the run must say so.
 
-    `sites`: where alone is ordered (none: everywhere); `lost`: the share of launches whose answer is lost there.
+    `sites`: where alone is ordered (none: everywhere); `lost`: the share of launches whose answer is lost there;
+    `has_keepers`: every workload keeps a snapshot.
     """
 
     count: str
     apply: Callable[[], None]
     sites: tuple[str, ...] = ()
     lost: float = 0.0
+    has_keepers: bool = False
 
 
 SABOTAGE: dict[str, Breakage] = {
     "forget-strays": Breakage("extra", _forget_strays, ("bare", "named"), lost=0.3),
     "leave-parts": Breakage("unowned", _leave_parts),
-    "leave-snapshots": Breakage("unowned", _leave_snapshots),
-    "hurry": Breakage("unsaved", _hurry),
-    "keep-for-free": Breakage("missing_charges", _keep_for_free),
+    "leave-snapshots": Breakage("unowned", _leave_snapshots, has_keepers=True),
+    "hurry": Breakage("unsaved", _hurry, has_keepers=True),
+    "keep-for-free": Breakage("missing_charges", _keep_for_free, has_keepers=True),
     "new-names": Breakage("two_active", _new_names, ("named", "token"), lost=0.3),
     "post-more": Breakage("double_charges", _post_more),
     "post-less": Breakage("missing_charges", _post_less),
