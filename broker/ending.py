@@ -9,7 +9,7 @@ from broker.extensions import HOLD_REFUSED, ROLL
 from broker.launching import Pass, close_stuck, tell_stuck
 from broker.lease_view import View
 from broker.models.audit import Finding
-from broker.models.leases import ENDING, Desired, Lease, Part
+from broker.models.leases import ENDING, Desired, Lease, LeaseState, Part
 from broker.models.workloads import Order
 from broker.remote import PartKind
 from broker.snapshots import post_loss
@@ -32,6 +32,9 @@ def tell_if_over(run: Pass, view: View) -> None:
             return
         why = "its time is over, and Leeway only observes its site"
         hint = "Delete it at the site, or have Leeway act there again: it runs on, and is charged."
+        if lease.keep is not None and lease.desired is not Desired.GONE and lease.state is not LeaseState.SNAPSHOT:
+            hint = "Have Leeway act there again, or make a snapshot of its disk, which was to be kept, and then delete "
+            hint += "it: it runs on, and is charged."
         tell_stuck(session, session.get_one(Lease, lease.id), why, hint=hint, now=view.now)
 
 

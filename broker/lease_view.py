@@ -22,9 +22,10 @@ T = TypeVar("T")
 
 # Refusals that are about us or the moment, not about the offer: the same request may be sent again.
 TRY_AGAIN = frozenset({SiteBusy.code, SiteDenied.code})
-# So many tries at a snapshot must have failed before a machine is deleted without one.
+# So many tries at a snapshot must have failed before a machine is deleted without one. What the site never answered is
+# none of them (ABSENT): that says nothing about the machine.
 TRIES = 3
-_FAILED = (Outcome.REFUSED, Outcome.ABSENT, Outcome.DISCARD, Outcome.GONE)
+_FAILED = (Outcome.REFUSED, Outcome.DISCARD, Outcome.GONE)
 
 
 def paid_until(lease: Lease, held_until: datetime | None) -> datetime:
@@ -82,7 +83,11 @@ class View:
     @property
     def saved_by(self) -> datetime:
         """Until when the snapshot of an ending machine is to be whole: the hold has the money for so long."""
-        return (self.lease.lapsed_at or self.now) + (self.lease.snapshot_time or timedelta(0))
+        return self._lapsed_at + (self.lease.snapshot_time or timedelta(0))
+
+    @property
+    def _lapsed_at(self) -> datetime:
+        return self.lease.lapsed_at or self.now
 
     @property
     def is_unsaved(self) -> bool:
@@ -117,7 +122,10 @@ class View:
             is_late = self.now >= snapshot.made_at + (self.lease.snapshot_time or timedelta(0)) + longer
             is_seen = snapshot.id in done and not self.has_slept
             return "the site did not finish the snapshot of its disk" if is_late and is_seen else None
-        failed = sum(attempt.part_id == snapshot.id and _has_failed(attempt) for attempt in self.lease.attempts)
+        failed = sum(
+            attempt.part_id == snapshot.id and attempt.started_at >= self._lapsed_at and _has_failed(attempt)
+            for attempt in self.lease.attempts
+        )
         is_late = failed >= TRIES and self.now >= self.saved_by
         return f"the site refused {failed} times to take a snapshot of its disk" if is_late else None
 

@@ -30,6 +30,8 @@ from broker.watching import look
 
 # A snapshot that is kept is looked at this often: nobody but a person would take it away.
 EVERY = timedelta(hours=1)
+# About as long as it takes until two listings miss a machine.
+MISSING = 10
 WITHOUT = "It is charged until it is saved; `leeway stop` deletes it without a snapshot."
 
 
@@ -113,9 +115,16 @@ def _lost(run: Pass, server: Part, snapshot: Part, why: str) -> None:
 
 
 def _missing(run: Pass, snapshot: Part, *, asked_at: datetime) -> None:
-    """Two looks, a settle time apart, must miss it. It ended when it was last seen, which is an estimate."""
+    """Looks and searches over `MISSING` settle times must miss it: what shows again after that is a leftover.
+
+    It ended when it was last seen, which is an estimate.
+    """
+    found = run.adapter.find(snapshot.kind, lease=snapshot.lease_id, made={}, deadline=run.deadline())
+    if any(thing.remote_id == snapshot.remote_id for thing in found):
+        _still_there(run, snapshot, asked_at=asked_at)
+        return
     with writing(run.sessions, run.mine) as (session, row):
-        if row.missing_since is None or asked_at - row.missing_since < run.settle:
+        if row.missing_since is None or asked_at - row.missing_since < run.settle * MISSING:
             row.missing_since = row.missing_since or asked_at
             run.later(snapshot.id, run.settle)
             return

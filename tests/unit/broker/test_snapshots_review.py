@@ -14,7 +14,8 @@ from sqlalchemy import Engine, make_url, select, update
 from accounting.models.charges import Charge, Segment
 from broker.database import Database
 from broker.models.audit import Finding
-from broker.models.leases import Desired, Lease, LeaseState, Observation, Part
+from broker.models.federation import Site
+from broker.models.leases import Desired, LaunchAttempt, Lease, LeaseState, Observation, Outcome, Part
 from broker.models.messages import Message
 from broker.models.workloads import Order, OrderState
 from broker.orders import stop_order
@@ -33,6 +34,7 @@ from tests.unit.broker.test_snapshots import (
     running,
     servers,
     snapshot,
+    tries,
 )
 from tests.world import World
 
@@ -384,3 +386,64 @@ def test_nobody_is_told_to_delete_a_snapshot_that_is_kept(world: World, admin: E
     assert "snapshot" in finding.text
     assert "was to be kept until" in finding.hint
     assert images(world) == [remote_id]
+
+
+# --- no machine goes without its snapshot for what is not about the machine --------------------------------------
+
+
+def test_requests_that_a_site_never_answered_are_no_refusals(world: World) -> None:
+    """Nova answers 500 while it cannot reach Glance, for hours maybe; that says nothing about the machine."""
+    _, lease_id = running(world)
+    world.cloud.faults.add("500", service="compute", method="POST", path=r"/action$")
+    lapse(world, lease_id)
+    long = timedelta(seconds=5) + world.tools.timing.settle_of(
+        world.tools.open_site(world.view(lease_id).lease.site_id)
+    )
+    while tries(world.view(lease_id)).count(Outcome.ABSENT) < 3:
+        world.work(lease_id)
+        with world.sessions.begin() as session:  # so long ago that what it made would show by now
+            session.execute(update(LaunchAttempt).values(give_up_at=LaunchAttempt.give_up_at - long))
+    world.wake(lease_id, snapshot_time=NONE)
+    view = world.work(lease_id)
+    assert view.lease.desired is Desired.SNAPSHOT, view.lease.stop_reason
+    assert "deleting" not in servers(world)
+    world.cloud.faults.clear()
+    kept(world, lease_id)
+
+
+def test_former_snapshots_are_no_refusals(world: World) -> None:
+    """They were found after a restore, and discarded; the first request for a new one is yet to be sent."""
+    _, lease_id = running(world)
+    for _ in range(3):
+        take(world, lease_id)
+    world.wake(lease_id, must_find=True)
+    world.until(lease_id, lambda _: tries(world.view(lease_id)).count(Outcome.GONE) == 2)
+    lapse(world, lease_id)
+    world.wake(lease_id, snapshot_time=NONE)
+    kept(world, lease_id)
+
+
+def test_nobody_is_told_to_delete_a_machine_whose_disk_is_to_be_kept(world: World) -> None:
+    _, lease_id = running(world)
+    with world.sessions.begin() as session:
+        session.execute(update(Site).values(observe_only=True))
+    lapse(world, lease_id)
+    world.work(lease_id)
+    (finding,) = _findings(world, lease_id)
+    assert "a snapshot of its disk" in finding.hint
+
+
+def test_a_snapshot_that_does_not_show_for_a_while_is_not_given_up(world: World) -> None:
+    """A gateway that answers in Glance's words for another one. What is given up and shows again would be deleted."""
+    _, lease_id = running(world)
+    remote_id = only_the_snapshot(world, lease_id)
+    view = world.work(lease_id)
+    world.cloud.cloud.images[remote_id].visible_at = world.now() + timedelta(seconds=1)
+    until = time.monotonic() + 1.2
+    while time.monotonic() < until:
+        world.work(lease_id)
+        time.sleep(0.1)
+    world.observe(view.lease.site_id)
+    world.work(lease_id)
+    assert images(world) == [remote_id]
+    assert world.view(lease_id).lease.desired is Desired.SNAPSHOT
