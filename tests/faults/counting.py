@@ -129,7 +129,8 @@ def _unsaved(
     """Disks that were to be kept and were not, though their machines ran to their end and nobody stopped them.
 
     The deletion was asked for before a snapshot that was begun after the end was whole; or no such snapshot was kept
-    for as long as was ordered. What never ran has no disk to keep, and of what was given up the project was told.
+    for as long as was ordered. What never ran, or not before its time was over, has no disk to keep, and of what was
+    given up the project was told.
     """
     of_machine: dict[str, list[Snapshot]] = defaultdict(list)
     for snapshot in saved:
@@ -140,7 +141,10 @@ def _unsaved(
         if lease.keep is None or lease.failure is not None or lease.gave_up or machine is None:
             continue
         stop = stops.get(lease.order_id)
-        if machine.ending is None or not any(machine.active) or (stop is not None and stop <= machine.ending):
+        first = next(machine.active, None)
+        if first is None or (lease.starts_by is not None and lease.starts_by <= first.start):
+            continue
+        if machine.ending is None or (stop is not None and stop <= machine.ending):
             continue
         text = _why_unsaved(lease, machine.ending, of_machine[machine.id], stop)
         if text is not None:

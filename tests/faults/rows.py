@@ -36,9 +36,9 @@ class PartRow:
 
 @dataclass(frozen=True, slots=True)
 class LeaseRow:
-    """A lease. `ends_at`: its end date; `lapsed_at`: when its grace was over and a snapshot was to be taken.
+    """A lease. `starts_by`: its end date had it never run; `ends_at`: the one it has.
 
-    `failure`: the site could not give it. `keep`: how long a snapshot is kept, None: not at all. `gave_up`: its project
+    `lapsed_at`: when its grace was over and a snapshot was to be taken. `failure`: the site could not give it. `keep`: how long a snapshot is kept, None: not at all. `gave_up`: its project
     was told why there is no snapshot.
     """
 
@@ -49,6 +49,7 @@ class LeaseRow:
     gone_at: datetime | None
     settled_at: datetime | None
     parts: tuple[PartRow, ...] = ()
+    starts_by: datetime | None = None
     ends_at: datetime | None = None
     lapsed_at: datetime | None = None
     failure: str | None = None
@@ -152,6 +153,7 @@ def _leases(session: Session, sites: dict[UUID, str]) -> list[LeaseRow]:
     for part in session.scalars(sa.select(Part).where(Part.remote_id.is_not(None)).order_by(Part.position)):
         assert part.remote_id is not None
         parts.setdefault(part.lease_id, []).append(PartRow(part.kind, part.remote_id, part.gone_at))
+    durations = dict(session.execute(sa.select(Order.id, Order.duration)).all())
     told = set(session.scalars(sa.select(Message.key).where(Message.kind == "snapshot_lost")))
     return [
         LeaseRow(
@@ -162,6 +164,7 @@ def _leases(session: Session, sites: dict[UUID, str]) -> list[LeaseRow]:
             row.gone_at,
             row.settled_at,
             tuple(parts.get(row.id, ())),
+            starts_by=row.made_at + durations[row.order_id],
             ends_at=row.ends_at,
             lapsed_at=row.lapsed_at,
             failure=row.failure,

@@ -80,6 +80,7 @@ def _hurry() -> None:
             former(run, server, snapshot, asked_at=asked_at)
 
     former = _replace(snapshots, "check", check)
+    _replace(snapshots, "still_whole", lambda *_: True)
 
 
 def _leave_snapshots() -> None:

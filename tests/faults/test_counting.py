@@ -336,6 +336,9 @@ def test_whose_project_was_told_or_that_never_ran_or_that_keeps_nothing_is_not_u
         assert counted(saved(), rows([lease], [charge(1, 65.1)])) == {}
     never = {SITE: [entry(0, "created"), entry(65, "deleting"), entry(65.1, "deleted")]}
     assert counted(never, rows([KEPT])) == {}
+    for starts_by, found in ((0.5, {}), (1.5, {UNSAVED: 1})):
+        lease = replace(KEPT, starts_by=at(starts_by))
+        assert counted(saved(), rows([lease], [charge(1, 65.1)])) == found
 
 
 def test_rows_out_of_a_backup_learn_of_the_end_after_it() -> None:

@@ -123,6 +123,20 @@ def test_who_slept_since_the_look_gives_no_machine_up(sessions: sessionmaker[Ses
         assert late.kept_no_longer(looked_at) is None
 
 
+def test_what_was_being_built_is_looked_at_before_its_time_is_called_over(sessions: sessionmaker[Session]) -> None:
+    """It may run by now."""
+    config = quick(aurora())
+    slow = replace(config, timing=replace(config.timing, build_seconds=1.0))
+    with make_world(sessions, slow) as world:
+        world.connect(world.cloud, prices=aurora_prices())
+        order = world.order(keep_snapshot="30 days")
+        (lease_id,) = world.leases(order)
+        world.until(lease_id, lambda lease: lease.state is LeaseState.BUILDING)
+        time.sleep(1.2)
+        world.wake(lease_id, ends_at=world.now())
+        world.until_running(lease_id)
+
+
 def test_what_an_open_attempt_has_made_is_looked_for_before_its_time_is_called_over(world: World) -> None:
     """A worker died with the answer, and nobody looked until the ordered time had passed: the machine may have run."""
     order = world.order(keep_snapshot="30 days")
