@@ -38,8 +38,8 @@ class PartRow:
 class LeaseRow:
     """A lease. `starts_by`: its end date had it never run; `ends_at`: the one it has.
 
-    `lapsed_at`: when its grace was over and a snapshot was to be taken. `failure`: the site could not give it. `keep`: how long a snapshot is kept, None: not at all. `gave_up`: its project
-    was told why there is no snapshot.
+    `lapsed_at`: when its grace was over and a snapshot was to be taken. `failure`: the site could not give it. `keep`:
+    how long a snapshot is kept, None: not at all. `gave_up`: its project was told why there is no snapshot.
     """
 
     id: UUID
