@@ -71,10 +71,13 @@ def end(run: Pass) -> None:
             return
         unpaid = order.held_until is not None and order.held_until < row.ends_at
         row.stop_reason = "the money that could be set aside is used up" if unpaid else "its end date has come"
+        row.desired = Desired.GONE
         if row.keep is not None and row.started_at is not None:
-            row.desired, row.lapsed_at = Desired.SNAPSHOT, now
-        else:
-            row.desired = Desired.GONE
+            has_part = exists().where(Part.lease_id == row.id, Part.kind == PartKind.SNAPSHOT)
+            if session.scalars(select(has_part)).one():
+                row.desired, row.lapsed_at = Desired.SNAPSHOT, now
+            else:
+                post_loss(session, row, why="The site can take no snapshot.")
         tell(session, row, "end", row.stop_reason)
 
 

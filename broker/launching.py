@@ -19,6 +19,7 @@ from broker.models.leases import OPEN, Desired, LaunchAttempt, Lease, Outcome, P
 from broker.models.workloads import Order
 from broker.ports import CloudAdapter
 from broker.remote import (
+    Capability,
     Deadline,
     Fence,
     MachineSpec,
@@ -40,8 +41,7 @@ STUCK_FINDING = "lease_stuck"
 STUCK = 8
 UNKNOWN_FINDING = "launch_unknown"
 UNCLEAR = 3  # so many requests for one part without a clear answer, and a person is told
-# Where no fence holds, so many settle times pass before an unknown outcome counts as nothing (ADR 0008).
-UNFENCED = 3
+UNFENCED = 3  # where no fence holds, so many settle times pass before an unknown outcome counts as nothing (ADR 0008)
 
 
 @dataclass(slots=True)
@@ -103,7 +103,7 @@ def require_scope(run: Pass, lease: Lease) -> None:
 def plan(run: Pass, lease: Lease) -> None:
     """Write down the parts that the site's way of making a machine needs, and which credential scope they are in."""
     specs = [*run.adapter.plan(MachineSpec(**lease.spec))]
-    if lease.keep is not None:  # made only when the machine's time is over (`broker.snapshots`)
+    if lease.keep is not None and Capability.SNAPSHOT in run.adapter.capabilities:  # made last (`broker.snapshots`)
         specs.append(PartSpec(PartKind.SNAPSHOT, Fence.NONE, is_harmless=True))
     with writing(run.sessions, run.mine) as (session, row):
         row.scope = run.scope

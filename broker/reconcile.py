@@ -57,7 +57,7 @@ from broker.lease_view import TRY_AGAIN, View, read
 from broker.models.leases import OPEN, Desired, Lease, LeaseState, Outcome, Part
 from broker.models.workloads import OrderState
 from broker.orders import activate_order, finish_lease
-from broker.remote import Capability, PartKind
+from broker.remote import PartKind
 from broker.steps import (
     WITHOUT_SITE,
     Activate,
@@ -210,6 +210,9 @@ def _towards_running(view: View, done: frozenset[UUID]) -> Step:
     """Parts are made in their order; a machine that is whole is looked at."""
     if not view.lease.parts:
         return Plan()
+    server = view.part(PartKind.SERVER)
+    if view.lease.keep is not None and server.remote_id is None and not _has(view.lease, PartKind.SNAPSHOT):
+        return GiveUp("the site can take no snapshot")
     for part in view.lease.parts:
         if part.remote_id is not None or part.gone_at is not None or part.kind is PartKind.SNAPSHOT:
             continue
@@ -220,8 +223,11 @@ def _towards_running(view: View, done: frozenset[UUID]) -> Step:
         return Wait(None) if part.id in done else Make(part)
     if view.lease.state is LeaseState.RUNNING and view.order is OrderState.PLACED:
         return Activate()
-    server = next(part for part in view.lease.parts if part.kind is PartKind.SERVER)
     return Wait(None) if server.id in done else Look(server, view.power)
+
+
+def _has(lease: Lease, kind: PartKind) -> bool:
+    return any(part.kind is kind for part in lease.parts)
 
 
 # --- the pass ----------------------------------------------------------------------------------------------------
@@ -320,10 +326,6 @@ def _take(run: Pass, view: View, step: Step) -> None:  # noqa: C901, PLR0912 - a
             snapshots.keep_what_is_left(run, lease)
             launching.found(run)
         case Plan():
-            if lease.keep is not None and Capability.SNAPSHOT not in run.adapter.capabilities:
-                why = "the site can take no snapshot"
-                ending.want_gone(run, f"the site cannot give it: {why}", failure=why)
-                return
             launching.plan(run, lease)
         case Discard(attempt, part):
             removing.discard(run, attempt, part)

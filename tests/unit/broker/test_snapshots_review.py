@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import Engine, make_url, select, update
 
 from accounting.models.charges import Charge, Segment
+from adapters.openstack.adapter import OpenStack
 from broker.database import Database
 from broker.models.audit import Finding
 from broker.models.federation import Site
@@ -20,7 +21,7 @@ from broker.models.messages import Message
 from broker.models.workloads import Order, OrderState
 from broker.orders import stop_order
 from broker.reconcile import STEPS
-from broker.remote import Deadline, MachineSpec, PartKind, Tags
+from broker.remote import Capability, Deadline, MachineSpec, PartKind, Tags
 from broker.values import new_id
 from tests.conftest import PostgresForTests
 from tests.unit.broker.test_snapshots import (
@@ -34,6 +35,7 @@ from tests.unit.broker.test_snapshots import (
     running,
     servers,
     snapshot,
+    states,
     tries,
 )
 from tests.world import World
@@ -447,3 +449,36 @@ def test_a_snapshot_that_does_not_show_for_a_while_is_not_given_up(world: World)
     world.work(lease_id)
     assert images(world) == [remote_id]
     assert world.view(lease_id).lease.desired is Desired.SNAPSHOT
+
+
+# --- a site that takes no snapshots ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sites can take none."""
+    monkeypatch.setattr(OpenStack, "capabilities", OpenStack.capabilities & ~Capability.SNAPSHOT)
+
+
+@pytest.mark.usefixtures("without")
+def test_a_site_that_takes_no_snapshots_is_left_also_after_a_restore(world: World) -> None:
+    order = world.order(keep_snapshot="30 days")
+    (lease_id,) = world.leases(order)
+    world.wake(lease_id, must_find=True)
+    view = world.until_gone(lease_id)
+    assert view.lease.failure == "the site can take no snapshot"
+    assert servers(world) == []
+
+
+def test_a_machine_found_where_no_snapshot_can_be_taken_ends_without(
+    world: World, admin: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, lease_id = running(world)
+    monkeypatch.setattr(OpenStack, "capabilities", OpenStack.capabilities & ~Capability.SNAPSHOT)
+    _forget(world, admin, lease_id)
+    world.until_running(lease_id)
+    lapse(world, lease_id)
+    world.until_gone(lease_id)
+    assert "created" not in states(world, "snapshot")
+    with world.sessions() as session:
+        assert [message.kind for message in session.scalars(select(Message))] == ["snapshot_lost"]
