@@ -14,7 +14,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 
 from broker.errors import SiteBusy, SiteDenied
 from broker.models.federation import Site
-from broker.models.leases import ENDING, Desired, LaunchAttempt, Lease, Outcome, Part
+from broker.models.leases import ENDING, Desired, LaunchAttempt, Lease, LeaseState, Outcome, Part
 from broker.models.workloads import Order, OrderState
 from broker.remote import PartKind
 
@@ -88,6 +88,17 @@ class View:
     @property
     def _lapsed_at(self) -> datetime:
         return self.lease.lapsed_at or self.now
+
+    @property
+    def is_still(self) -> bool:
+        """A snapshot of the machine can be taken now, and nothing is written to its disk after that.
+
+        One that runs on though it was to be powered off is saved as it runs, when half the time for that is over. Nova
+        takes no snapshot of one that is shelved.
+        """
+        half = (self.lease.snapshot_time or timedelta(0)) / 2
+        is_late = self.now >= (self.lease.lapsed_at or self.now) + half
+        return self.lease.state is not LeaseState.SHELVED and (self.lease.state is not LeaseState.RUNNING or is_late)
 
     @property
     def is_unsaved(self) -> bool:

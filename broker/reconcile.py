@@ -169,8 +169,7 @@ def _towards_snapshot(view: View, done: frozenset[UUID]) -> Step:
     """Nothing of the machine goes before a snapshot of its disk, taken after its end, is whole; then all but that."""
     lease, server, snapshot = view.lease, view.part(PartKind.SERVER), view.part(PartKind.SNAPSHOT)
     if server.gone_at is None and snapshot.ready_at is None:
-        must_look = lease.is_missing or (snapshot.remote_id is None and lease.state is LeaseState.SHELVED)
-        if must_look:  # it may be gone; and a shelved one is brought back first, as Nova takes no snapshot of it
+        if lease.is_missing or (snapshot.remote_id is None and not view.is_still):  # it may be gone; it is to be off
             return Wait(None) if server.id in done else Look(server, Desired.STOPPED)
         if snapshot.id in done:
             return Wait(None)

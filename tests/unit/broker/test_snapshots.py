@@ -48,6 +48,12 @@ def lapse(world: World, lease_id: UUID) -> None:
     world.wake(lease_id, ends_at=world.now(), grace=NONE)
 
 
+def switch_off(world: World, lease_id: UUID) -> None:
+    """Its time is over, and it is off: the next action is the snapshot."""
+    world.wake(lease_id, ends_at=world.now(), grace=HOUR)
+    world.until(lease_id, lambda lease: lease.state is LeaseState.STOPPED)
+
+
 def kept(world: World, lease_id: UUID) -> View:
     return world.until(lease_id, lambda lease: lease.state is LeaseState.SNAPSHOT)
 
@@ -161,6 +167,7 @@ def test_the_machine_waits_for_its_snapshot_to_be_whole(sessions: sessionmaker[S
 
 def test_a_snapshot_that_fails_at_the_site_is_taken_anew(world: World) -> None:
     _, lease_id = running(world)
+    switch_off(world, lease_id)
     world.cloud.faults.add("no_capacity", service="compute", method="POST", path=r"/action$", times=1)
     lapse(world, lease_id)
     world.until(lease_id, lambda _: "error" in states(world, "snapshot"))
@@ -171,8 +178,31 @@ def test_a_snapshot_that_fails_at_the_site_is_taken_anew(world: World) -> None:
     assert any("is lost" in text for text in told(world, lease_id, "snapshot"))
 
 
+def test_a_machine_that_still_runs_at_its_end_is_powered_off_before_it_is_saved(world: World) -> None:
+    """Leeway was away for all of the grace: what is written until the machine goes would be lost."""
+    _, lease_id = running(world)
+    lapse(world, lease_id)
+    kept(world, lease_id)
+    entries = [(entry.kind, entry.event) for entry in world.cloud.log.entries()]
+    assert entries.index(("server", "stopped")) < entries.index(("snapshot", "created"))
+
+
+def test_a_machine_that_cannot_be_powered_off_is_saved_as_it_runs(world: World) -> None:
+    _, lease_id = running(world)
+    world.cloud.faults.add("409", service="compute", method="POST", path=r"/action$")
+    lapse(world, lease_id)
+    for _ in range(3):
+        world.work(lease_id)
+    assert tries(world.view(lease_id)) == []
+    world.cloud.faults.clear()
+    world.wake(lease_id, lapsed_at=world.now() - HOUR, state=LeaseState.RUNNING)
+    world.work(lease_id)
+    kept(world, lease_id)
+
+
 def test_a_lost_answer_makes_no_second_snapshot(world: World) -> None:
     _, lease_id = running(world)
+    switch_off(world, lease_id)
     world.cloud.faults.add("answer_lost", times=1, service="compute", method="POST", path=r"/action$")
     lapse(world, lease_id)
     view = kept(world, lease_id)
@@ -183,6 +213,7 @@ def test_a_lost_answer_makes_no_second_snapshot(world: World) -> None:
 def test_while_a_site_is_away_no_machine_is_given_up(world: World) -> None:
     """However long it was away: the time alone is no reason."""
     _, lease_id = running(world)
+    switch_off(world, lease_id)
     lapse(world, lease_id)
     world.cloud.faults.add("429", service="compute", method="POST", path=r"/action$", times=5)
     world.until(lease_id, lambda _: len(tries(world.view(lease_id))) == 4)
@@ -193,6 +224,7 @@ def test_while_a_site_is_away_no_machine_is_given_up(world: World) -> None:
 
 def test_a_machine_of_which_the_site_takes_no_snapshot_goes_without_and_its_project_is_told(world: World) -> None:
     order, lease_id = running(world)
+    switch_off(world, lease_id)
     world.cloud.faults.add("quota", service="compute", method="POST", path=r"/action$")
     lapse(world, lease_id)
     world.until(lease_id, lambda _: len(tries(world.view(lease_id))) >= 3)

@@ -36,6 +36,7 @@ from tests.unit.broker.test_snapshots import (
     servers,
     snapshot,
     states,
+    switch_off,
     tries,
 )
 from tests.world import World
@@ -396,6 +397,7 @@ def test_nobody_is_told_to_delete_a_snapshot_that_is_kept(world: World, admin: E
 def test_requests_that_a_site_never_answered_are_no_refusals(world: World) -> None:
     """Nova answers 500 while it cannot reach Glance, for hours maybe; that says nothing about the machine."""
     _, lease_id = running(world)
+    switch_off(world, lease_id)
     world.cloud.faults.add("500", service="compute", method="POST", path=r"/action$")
     lapse(world, lease_id)
     long = timedelta(seconds=5) + world.tools.timing.settle_of(
