@@ -134,12 +134,11 @@ def _end(item: WorkloadItem, *, now: datetime) -> str:
         return "-"
     last = max(machines, key=lambda machine: machine["paid_until"])
     paid = datetime.fromisoformat(last["paid_until"])
-    if last["state"] == "snapshot" and last["kept_until"] is not None:
-        return (
-            f"{output.when(last['paid_until'], now=now)}; snapshot deleted {output.when(last['kept_until'], now=now)}"
-        )
     if last["gone_at"] is None and paid <= now:
-        return f"{output.when(last['paid_until'], now=now)}; deleted {output.when(last['deleted_at'], now=now)}"
+        goes = f"deleted {output.when(last['deleted_at'], now=now)}"
+        if last["kept_until"] is not None:
+            goes = f"its snapshot is deleted {output.when(last['kept_until'], now=now)}"
+        return f"{output.when(last['paid_until'], now=now)}; {goes}"
     end = output.when(last["ends_at"], now=now)
     if last["gone_at"] is not None or paid >= datetime.fromisoformat(last["ends_at"]):
         return end
