@@ -139,16 +139,22 @@ def _over(view: View, done: frozenset[UUID]) -> Step | None:
         return None if reason is None else EndKeeping(reason)
     if lease.desired is Desired.GONE or view.now < view.deleted_at:
         return None
-    return _to_be_seen(lease, done) or End()
+    return _to_be_seen(view, done) or End()
 
 
-def _to_be_seen(lease: Lease, done: frozenset[UUID]) -> Step | None:
-    """A machine that was made, or may have been, and nobody saw run: once it is seen to, its time counts anew."""
+def _to_be_seen(view: View, done: frozenset[UUID]) -> Step | None:
+    """A machine that was made, or may have been, and nobody saw run: once it is seen to, its time counts anew.
+
+    What was seen before its time was over does not count, also where this pass saw it: a freeze may lie between.
+    """
+    lease = view.lease
     server = next((part for part in lease.parts if part.kind is PartKind.SERVER), None)
     if server is None or lease.started_at is not None:
         return None
     if server.remote_id is not None:
-        return None if server.id in done else Look(server, lease.desired)
+        if server.id not in done:
+            return Look(server, lease.desired)
+        return Wait(None) if lease.seen_at is not None and lease.seen_at < view.deleted_at else None
     tries = (attempt for attempt in lease.attempts if attempt.part_id == server.id and attempt.outcome in OPEN)
     return next((Resolve(attempt, server) for attempt in tries if attempt.id not in done), None)
 

@@ -14,8 +14,10 @@ from accounting.models.charges import Charge
 from adapters.sandbox.profiles import aurora
 from broker.lease_view import View
 from broker.models.leases import Desired, LeaseState, Observation, Part
+from broker.reconcile import decide
 from broker.remote import Deadline, PartKind
 from broker.removing import PROMPT
+from broker.steps import Look, Wait
 from tests.world import World, aurora_prices, make_world, quick
 
 NONE = timedelta(0)
@@ -149,3 +151,22 @@ def test_what_an_open_attempt_has_made_is_looked_for_before_its_time_is_called_o
     view = world.until_running(lease_id)
     assert view.lease.desired is Desired.RUNNING
     assert view.lease.ends_at > world.now() + HOUR
+
+
+def test_what_was_seen_before_its_time_was_over_does_not_end_a_machine_that_is_built(
+    sessions: sessionmaker[Session],
+) -> None:
+    """A worker froze between its look (BUILD) and its next step; meanwhile the machine came to run, for its time."""
+    config = quick(aurora())
+    slow = replace(config, timing=replace(config.timing, build_seconds=30.0))
+    with make_world(sessions, slow) as world:
+        world.connect(world.cloud, prices=aurora_prices())
+        (lease_id,) = world.leases(world.order(keep_snapshot="30 days"))
+        seen = world.until(lease_id, lambda lease: lease.state is LeaseState.BUILDING)
+        world.wake(lease_id, ends_at=world.now())
+        view = world.view(lease_id)
+        server = view.part(PartKind.SERVER)
+        assert view.lease.seen_at == seen.lease.seen_at
+        assert decide(view, frozenset({server.id})) == Wait(None)
+        assert decide(view, frozenset()) == Look(server, Desired.RUNNING)
+        world.until_gone(lease_id)  # it still does not run when it is looked at after that
