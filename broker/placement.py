@@ -42,7 +42,8 @@ class CatalogueSite:
     """A site as placement sees it. `free` maps a quota resource to what is left, None for unlimited.
 
     `images` maps every name a workload may use to (remote id, minimum disk GiB, minimum memory MiB). `card` None means
-    that no price is known. `trouble` says why nothing can be started there now, None where it can.
+    that no price is known. `trouble` says why nothing can be started there now, None where it can; `caution` what
+    to know before.
     """
 
     site_id: UUID
@@ -54,6 +55,7 @@ class CatalogueSite:
     free: Mapping[str, Decimal | None]
     card: RateCard | None
     trouble: str | None = None
+    caution: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

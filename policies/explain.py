@@ -57,7 +57,7 @@ def verdict(
     fitting = [(ranks[one.case.offer.offer_id], one) for one in judgements if one.fits]
     if fitting:
         rank, first = min(fitting, key=lambda pair: pair[0])
-        summary = _ranked(rank, first, best)
+        summary = _ranked(rank, first, best) + (f"; {site.caution}" if site.caution is not None else "")
         return SiteVerdict(site.site_id, site.name, rank, summary, len(judgements), ())
     found = reasons(judgements) if judgements else (_no_offers(site),)
     summary = "nothing fits: " + "; ".join(str(one) for one in found)

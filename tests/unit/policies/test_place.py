@@ -327,6 +327,13 @@ class TestByHand:
             == "nothing fits: site: wanted a site that starts machines, offered is observe-only"
         )
 
+    def test_a_site_to_be_careful_with_is_ranked_as_ever_and_says_so(self) -> None:
+        plain, careful = rank(), rank(world=catalogue(replace(AURORA, caution="shaky: 2 of the last 9"), BOREALIS))
+        assert [one.offer for one in careful.candidates] == [one.offer for one in plain.candidates]
+        assert [one.rank for one in careful.verdicts] == [one.rank for one in plain.verdicts]
+        assert careful.verdicts[0].summary == plain.verdicts[0].summary + "; shaky: 2 of the last 9"
+        assert careful.verdicts[1] == plain.verdicts[1]
+
     def test_a_site_without_offers(self) -> None:
         empty = rank(world=catalogue(AURORA, offers=())).verdicts[0]
         assert (empty.rank, empty.offers, [one.clause for one in empty.reasons]) == (None, 0, ["offers"])
