@@ -117,6 +117,7 @@ def _key(site: SiteAddress, secret: Secret) -> tuple[str, ...]:
         site.endpoint,
         site.region or "",
         str(site.installation),
+        str(site.observe_only),
         digest(site.settings),
         digest(secret.reveal()),
     )

@@ -147,6 +147,8 @@ def _read(response: requests.Response, deadline: Deadline, socket_seconds: float
             raise SiteUnknown(f"reading the answer: it is larger than {_MOST_BYTES} bytes")
 
 
+# What OpenSSL calls an answer that is no TLS at all; the second name is of its releases since 3.2.
+_NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"})
 _NEVER_SENT = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
 
 
@@ -158,6 +160,10 @@ def _broken(error: Exception, where: str) -> SiteError:
             refusal = SiteUnknown(f"{where} has a certificate that is not trusted ({cause.verify_message})")
             refusal.hint = "If the site uses its own authority, name its file in the site's setting ca_bundle."
             return refusal
+        if isinstance(cause, ssl.SSLError) and cause.reason in _NO_TLS:
+            stranger = SiteUnknown(f"{where} does not speak TLS")
+            stranger.hint = "Is the port right, and does its address begin with http:// instead?"
+            return stranger
         if isinstance(cause, urllib3.exceptions.NameResolutionError):
             return _unreachable(f"{where} has no address: the name is not known", "Check the name in the endpoint.")
         if isinstance(cause, _NEVER_SENT):

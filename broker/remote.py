@@ -255,7 +255,7 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class SiteAddress:
-    """Where a site is: what an adapter needs to open it."""
+    """Where a site is: what an adapter needs to open it. `observe_only`: nothing is to be changed there."""
 
     site_id: UUID
     name: str
@@ -264,3 +264,4 @@ class SiteAddress:
     region: str | None
     installation: UUID
     settings: Mapping[str, str] = field(default_factory=dict)
+    observe_only: bool = False

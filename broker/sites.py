@@ -23,12 +23,17 @@ OBSERVE = "observe"
 CHECK = "check"
 
 _BROKE_OFF = "the check broke off by an error of Leeway's own"
+# Kinds of adapter at whose sites nothing of anybody's can be harmed: they are brokered unless somebody says observe.
+_HARMLESS = frozenset({"sandbox"})
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,58}[a-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
 class NewSite:
-    """What is needed to connect a site. `settings` are the adapter's own (`network`, `ca_bundle`, ...)."""
+    """What is needed to connect a site. `settings` are the adapter's own (`network`, `ca_bundle`, ...).
+
+    `observe_only` None: as the site was, and a new one is observed, unless it is a sandbox.
+    """
 
     name: str
     provider: str
@@ -37,7 +42,7 @@ class NewSite:
     secret: Secret
     region: str | None = None
     jurisdiction: str | None = None
-    observe_only: bool = False
+    observe_only: bool | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -65,7 +70,7 @@ def add_site(session: Session, new: NewSite, doors: Doors, *, jobs: Jobs, actor:
     """Connect a site: its row, its credential (encrypted), its provider if new; a worker is woken to check and list it.
 
     The same site again replaces its credential and settings; one that was never listed is replaced whole, as nothing
-    can be there yet.
+    can be there yet. Machines are started at a new site only where that is said outright, or where it is a sandbox.
 
     Raises:
         InvalidInput: the name, the adapter kind or the credential's fields are not right.
@@ -88,10 +93,12 @@ def add_site(session: Session, new: NewSite, doors: Doors, *, jobs: Jobs, actor:
             f"there is a site {new.name!r} already, at {former.endpoint}",
             hint="Choose another name; to replace its credential, give its own provider, endpoint and region.",
         )
+    was_observed = None if former is None else former.observe_only
+    is_observed = _is_observed(new, former)
     site = former or Site(name=new.name)
     site.provider_id, site.adapter, site.endpoint = provider.id, new.adapter, new.endpoint
     site.region, site.jurisdiction, site.settings = new.region, new.jurisdiction, dict(new.settings)
-    site.observe_only, site.next_listing_at = new.observe_only, func.clock_timestamp()
+    site.observe_only, site.next_listing_at = is_observed, func.clock_timestamp()
     session.add(site)
     session.flush()
     session.refresh(site)
@@ -99,11 +106,20 @@ def add_site(session: Session, new: NewSite, doors: Doors, *, jobs: Jobs, actor:
     doors.adapters.open(_address(site, doors.installation), new.secret)
     doors.vault.store(session, site.id, new.secret)
     text = f"site {site.name} connected" if former is None else f"site {site.name} has a new credential"
-    text += " to observe" if site.observe_only else ""
+    if is_observed is not was_observed:
+        text += "; Leeway only observes it" if is_observed else "; machines may be started there"
     session.add(Event(at=func.clock_timestamp(), kind="site", text=text, actor=actor, site_id=site.id))
     request_check(session, site, jobs=jobs)
     jobs.defer(session, OBSERVE, str(site.id))
     return site
+
+
+def _is_observed(new: NewSite, former: Site | None) -> bool:
+    if new.observe_only is not None:
+        return new.observe_only
+    if former is not None and former.adapter == new.adapter:
+        return former.observe_only
+    return new.adapter not in _HARMLESS
 
 
 def _is_same(site: Site, provider: Provider, new: NewSite) -> bool:
@@ -134,6 +150,7 @@ def _address(site: Site, installation: UUID) -> SiteAddress:
         region=site.region,
         installation=installation,
         settings={name: str(value) for name, value in site.settings.items()},
+        observe_only=site.observe_only,
     )
 
 

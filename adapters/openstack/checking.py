@@ -1,4 +1,7 @@
-"""Trying a credential step by step, so that its owner learns which of them fails, and what to do."""
+"""Trying a credential step by step, so that its owner learns which of them fails, and what to do.
+
+What is needed depends on the use: to look at a site the role `reader`, to start machines there the role `member`.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,23 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from adapters.openstack import reading
+from adapters.openstack.login import Token
 from adapters.openstack.networks import choose
-from adapters.openstack.session import Service, Session
+from adapters.openstack.refusal import why_no_login
+from adapters.openstack.session import Call, Service, Session, get, list_of
 from adapters.wire import Answer
 from broker.errors import SiteDenied, SiteError
 from broker.remote import Deadline, Diagnosis
 
 _MOST_SKEW_SECONDS = 60.0
-# Roles that Keystone makes by itself; with one of the last two alone, machines can be seen but not started.
-_READING_ROLES = frozenset({"reader", "load-balancer_observer"})
+# Roles of Keystone and Octavia that let nobody change anything.
+_READING_ROLES = frozenset({"reader", "load-balancer_observer", "load-balancer_global_observer"})
+# Those that let machines be started at every site; `_member_` and `Member` are those of before 2018.
+_WRITING_ROLES = frozenset({"member", "_member_", "manager", "admin"})
+_SERVICES = ("Nova", "Neutron", "Glance", "Cinder")
+_SERVERS = get(Service.COMPUTE, "/servers/detail", "reading the servers", limit="1")
+_PORTS = get(Service.NETWORK, "/v2.0/ports", "reading the ports", limit="1")
+_ADDRESSES = get(Service.NETWORK, "/v2.0/floatingips", "reading the addresses", limit="1")
 
 
 def check(session: Session, deadline: Deadline) -> list[Diagnosis]:
@@ -31,30 +42,57 @@ def _steps(session: Session, deadline: Deadline) -> Iterator[Diagnosis]:
     yield endpoint
     if answer is None:
         return
-    yield from _clock(answer)
+    skew = _skew(answer)
     session.forget()
+    asked_at = _our_clock()
     try:
         token = session.token(deadline)
     except SiteError as error:
-        yield _why_no_login(session, error, deadline)
+        yield from _clock(skew)
+        yield why_no_login(session, error, deadline)
         return
+    yield from _clock(skew, _odd_times(token, asked_at))
     yield Diagnosis("credential", ok=True, detail=f"{session.credential.user} is logged in")
-    roles = ", ".join(token.roles) or "none"
+    project = _project(token, observe_only=session.site.observe_only)
+    yield project
+    if not token.project_id:
+        return
+    places = [*_region_and_services(session, deadline)]
+    yield from places
+    if all(step.ok for step in places):
+        yield from _readings(session, token, deadline)
+
+
+def _project(token: Token, *, observe_only: bool) -> Diagnosis:
+    """The login's project and roles, against what the use of the site needs."""
     if not token.project_id:
         hint = "Use an application credential made in a project, or name the project."
-        yield Diagnosis("project", ok=False, detail="the login is for no project", hint=hint)
-        return
-    can_write = bool(set(token.roles) - _READING_ROLES)
-    yield Diagnosis(
-        "project",
-        ok=can_write,
-        detail=f"{token.project} ({token.project_id}), roles: {roles}",
-        hint=None if can_write else "These roles may only read; ask for the role member in this project.",
-    )
-    missing = [*_region_and_services(session, deadline)]
-    yield from missing
-    if all(step.ok for step in missing):
-        yield from _readings(session, deadline)
+        return Diagnosis("project", ok=False, detail="the login is for no project", hint=hint)
+    roles = {role.lower() for role in token.roles}
+    more = sorted(roles - _READING_ROLES)
+    needed = _needed_role(observe_only=observe_only)
+    ok, hint = True, ""
+    if observe_only:
+        ok = "reader" in roles or bool(more)
+        if more:
+            hint = (
+                f"More than is needed: {', '.join(more)} may change things there, and looking takes no more than "
+                "reader. An application credential made with `--role reader` is safer."
+            )
+        elif not ok:
+            hint = "Ask the site for the role reader in this project."
+    elif not more:
+        ok = False
+        hint = "These roles may only read; ask for the role member in this project, or connect the site to observe it."
+    elif not roles & _WRITING_ROLES:
+        hint = "Whether these roles may start machines is the site's own rule; where they may not, ask for member."
+    granted = ", ".join(token.roles) or "none"
+    detail = f"{token.project} ({token.project_id}), roles: {granted}; needed: {needed}"
+    return Diagnosis("project", ok=ok, detail=detail, hint=hint or None)
+
+
+def _needed_role(*, observe_only: bool) -> str:
+    return "reader" if observe_only else "member"
 
 
 # --- the endpoint ------------------------------------------------------------------------------------------------
@@ -90,68 +128,49 @@ def _keystone_version(body: bytes) -> str | None:
     return version if isinstance(version, str) and version.startswith("v3") else None
 
 
-def _clock(answer: Answer) -> Iterator[Diagnosis]:
+# --- the clock ---------------------------------------------------------------------------------------------------
+
+
+def _our_clock() -> datetime:
+    return datetime.now(UTC)  # the one place where the question is what our clock says
+
+
+def _skew(answer: Answer) -> float | None:
+    """Seconds by which our clock is ahead of the web server's, None where it sends no time."""
     try:
         theirs = parsedate_to_datetime(answer.headers["date"])
+        return (_our_clock() - theirs.astimezone(UTC)).total_seconds()
     except (KeyError, ValueError, TypeError):
-        return
-    ours = datetime.now(UTC)  # the one place where the question is what our clock says
-    skew = (ours - theirs.astimezone(UTC)).total_seconds()
-    ok = abs(skew) <= _MOST_SKEW_SECONDS
-    yield Diagnosis(
-        "clock",
-        ok=ok,
-        detail=f"this machine's clock and the site's differ by {abs(skew):.0f} s",
-        hint=None if ok else "Times of machines, and so their cost, would be wrong: set the clock (NTP) that is off.",
+        return None
+
+
+def _odd_times(token: Token, asked_at: datetime) -> str | None:
+    """What cannot be, of a token that has just been made: only a clock explains it. `asked_at` is before its making.
+
+    Keystone's clock need not be that of the web server or proxy before it.
+    """
+    now = _our_clock()
+    ahead = (token.issued_at - now).total_seconds()
+    behind = (asked_at - token.issued_at).total_seconds()
+    if token.expires_at <= now:
+        return f"its token had expired {(now - token.expires_at).total_seconds():.0f} s before it arrived"
+    if ahead > _MOST_SKEW_SECONDS:
+        return f"its token was issued {ahead:.0f} s in the future"
+    if behind > _MOST_SKEW_SECONDS:
+        return f"its token was issued {behind:.0f} s before it was asked for"
+    return None
+
+
+def _clock(skew: float | None, odd: str | None = None) -> Iterator[Diagnosis]:
+    ok = odd is None and (skew is None or abs(skew) <= _MOST_SKEW_SECONDS)
+    found = [] if skew is None else [f"this machine's clock and the site's differ by {abs(skew):.0f} s"]
+    found += [] if odd is None else [odd]
+    hint = (
+        "Times of machines, and so their cost, would be wrong, and tokens may be refused: set the clock (NTP) that is "
+        "off, this machine's or Keystone's."
     )
-
-
-# --- the login ---------------------------------------------------------------------------------------------------
-
-
-def _why_no_login(session: Session, error: SiteError, deadline: Deadline) -> Diagnosis:
-    """Keystone says the same 401 for user, password, domain and project; logging in to no project tells more."""
-    credential = session.credential
-    step = "credential"
-    if not isinstance(error, SiteDenied):
-        return Diagnosis(step, ok=False, detail=error.detail, hint=error.hint or "Try again later.")
-    if credential.is_application:
-        hint = (
-            "It was deleted or its id is wrong: make a new one in the site's dashboard."
-            if error.http_status == 404
-            else "Its secret is wrong, it has expired, or its owner lost the role: make a new one in the dashboard."
-        )
-        return Diagnosis(step, ok=False, detail="the application credential is refused", hint=hint)
-    try:
-        answer = session.ask_identity("POST", "/v3/auth/tokens", deadline, body=credential.body(scoped=False))
-    except SiteError as second:
-        return Diagnosis(step, ok=False, detail=second.detail, hint=second.hint)
-    if answer.status != 201:
-        hint = (
-            "Keystone does not say which of them is wrong: user name, password, or the user's domain "
-            f"(user_domain_name, here {credential.user_domain!r}). Who logs in through an institution needs an "
-            "application credential."
-        )
-        return Diagnosis(step, ok=False, detail=f"user {credential.user!r} is refused", hint=hint)
-    names = _projects(session, answer.headers.get("x-subject-token"), deadline)
-    return Diagnosis(
-        "project",
-        ok=False,
-        detail=f"user {credential.user!r} and password are right, but not for project {credential.project!r}",
-        hint=f"Projects of this user: {', '.join(names)}."
-        if names
-        else "This user has a role in no project: ask the site for one.",
-    )
-
-
-def _projects(session: Session, token: str | None, deadline: Deadline) -> list[str]:
-    """The projects that a login may be for, with their domains; none where Keystone does not tell."""
-    try:
-        answer = session.ask_identity("GET", "/v3/auth/projects", deadline, token=token)
-        projects = json.loads(answer.body)["projects"]
-        return sorted(f"{project['name']} (domain {project['domain_id']})" for project in projects)
-    except (SiteError, ValueError, KeyError, TypeError):
-        return []
+    if found:
+        yield Diagnosis("clock", ok=ok, detail="; ".join(found), hint=None if ok else hint)
 
 
 # --- the catalogue -----------------------------------------------------------------------------------------------
@@ -186,28 +205,62 @@ def _region_and_services(session: Session, deadline: Deadline) -> Iterator[Diagn
 # --- what may be read --------------------------------------------------------------------------------------------
 
 
-def _readings(session: Session, deadline: Deadline) -> Iterator[Diagnosis]:
-    yield _reading("flavors", lambda: _count(reading.read_offers(session, deadline), "instance types"))
-    yield _reading("images", lambda: _count(reading.read_images(session, deadline), "images"))
-    yield _reading("quotas", lambda: _quotas(session, deadline))
-    yield _reading("networks", lambda: _network(session, deadline))
+def _readings(session: Session, token: Token, deadline: Deadline) -> Iterator[Diagnosis]:
+    """Each list that Leeway reads there, or its first item."""
+    is_needed = not session.site.observe_only  # nothing is started where Leeway only looks
+    steps: tuple[tuple[str, str, Callable[[], Diagnosis | str]], ...] = (
+        ("flavors", "Nova", lambda: _count("flavors", reading.read_offers(session, deadline), is_needed=is_needed)),
+        ("images", "Glance", lambda: _count("images", reading.read_images(session, deadline), is_needed=is_needed)),
+        ("quotas", "Nova", lambda: _quotas(session, deadline)),
+        ("machines", "Nova", lambda: _first(session, _SERVERS, "servers", deadline)),
+        ("ports", "Neutron", lambda: _first(session, _PORTS, "ports", deadline)),
+        ("addresses", "Neutron", lambda: _first(session, _ADDRESSES, "floatingips", deadline)),
+        ("networks", "Neutron", lambda: _networks(session, deadline)),
+    )
+    for step, service, read in steps:
+        try:
+            found = read()
+        except SiteDenied as error:
+            yield _denied(session, token, error, step=step, service=service)
+        except SiteError as error:
+            yield Diagnosis(step, ok=False, detail=error.detail, hint=error.hint)
+        else:
+            yield found if isinstance(found, Diagnosis) else Diagnosis(step, ok=True, detail=found)
 
 
-def _reading(step: str, read: Callable[[], Diagnosis | str]) -> Diagnosis:
-    try:
-        found = read()
-    except SiteDenied as error:
-        return Diagnosis(step, ok=False, detail=error.detail, hint="Ask the site for the role member in this project.")
-    except SiteError as error:
+def _denied(session: Session, token: Token, error: SiteDenied, *, step: str, service: str) -> Diagnosis:
+    """The login is good, and yet a service says no: 403 for a role that is missing, 401 for the token itself."""
+    # One step may ask several services; the error's text says which it was.
+    service = next((name for name in _SERVICES if name in error.detail), service)
+    if error.http_status == 403:
+        needed, granted = _needed_role(observe_only=session.site.observe_only), ", ".join(token.roles) or "none"
+        hint = (
+            f"The login is good, but {service} does not let these roles do it ({granted}): ask the site for the role "
+            f"{needed} in project {token.project}."
+        )
+    elif error.http_status == 401:
+        hint = f"Keystone has just given this token, and {service} does not take it: "
+        hint += (
+            "the application credential's access rules lack this request, or that service's clock is off."
+            if session.credential.is_application
+            else "that service's clock is off, or it asks another Keystone. Only the site can mend that."
+        )
+    else:
         return Diagnosis(step, ok=False, detail=error.detail, hint=error.hint)
-    return found if isinstance(found, Diagnosis) else Diagnosis(step, ok=True, detail=found)
+    return Diagnosis(step, ok=False, detail=error.detail, hint=hint)
 
 
-def _count(found: list[Any], noun: str) -> Diagnosis | str:
-    if found:
+def _count(step: str, found: list[Any], *, is_needed: bool) -> Diagnosis | str:
+    noun = "instance types" if step == "flavors" else step
+    if found or not is_needed:
         return f"{len(found)} {noun}"
-    step = "flavors" if noun == "instance types" else noun
     return Diagnosis(step, ok=False, detail=f"there are no {noun}", hint="Ask the site to share some with the project.")
+
+
+def _first(session: Session, call: Call, key: str, deadline: Deadline) -> str:
+    """Whether a list may be read: its whole is the listing's matter."""
+    list_of(session.read(call, deadline), key, call.doing)
+    return "may be listed"
 
 
 def _quotas(session: Session, deadline: Deadline) -> str:
@@ -217,8 +270,10 @@ def _quotas(session: Session, deadline: Deadline) -> str:
     )
 
 
-def _network(session: Session, deadline: Deadline) -> str:
+def _networks(session: Session, deadline: Deadline) -> str:
     networks = reading.read_networks(session, deadline)
+    if session.site.observe_only:
+        return f"{len(networks)} networks"
     inner = choose(networks, session.site.settings.get("network"), is_external=False)
     if not any(network.is_external for network in networks):
         return f"machines on {inner.name}; there is no network for public addresses"

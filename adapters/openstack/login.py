@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 from libcloud.common.openstack_identity import (
@@ -69,6 +70,11 @@ class Credential:
             project=project_id or secret["project_name"],
         )
 
+    def of_domain(self, name: str) -> Credential:
+        """The same user name and password, in another domain of users; for a password only."""
+        user = self.identity["password"]["user"] | {"domain": {"name": name}}
+        return replace(self, identity=self.identity | {"password": {"user": user}}, user_domain=name)
+
     def body(self, *, scoped: bool = True) -> bytes:
         """The body of POST /v3/auth/tokens. Unscoped is said outright: left out, it is the user's default project."""
         auth: dict[str, Any] = {"identity": self.identity}
@@ -90,10 +96,16 @@ def _domain(secret: Secret, prefix: str) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A scoped token. `good_until` is by this process's monotonic clock: the site's own clock may be wrong."""
+    """A scoped token.
+
+    `good_until` is by this process's monotonic clock, as the site's own clock may be wrong; `issued_at` and
+    `expires_at` are by the site's.
+    """
 
     value: str = field(repr=False)
     good_until: float
+    issued_at: datetime
+    expires_at: datetime
     project_id: str
     project: str
     roles: tuple[str, ...]
@@ -134,9 +146,14 @@ def read_token(body: bytes, value: str | None, *, doing: str) -> Token:
         token = json.loads(body)["token"]
         issued, expires = utc(token["issued_at"]), utc(token["expires_at"])
         project = token.get("project") or {"id": "", "name": ""}
-        read = Token(
-            value=str(value or ""),
-            good_until=0.0,
+        if not value or issued is None or expires is None:
+            raise foreign(doing, "a token without value or times")
+        life = (expires - issued).total_seconds()
+        return Token(
+            value=value,
+            good_until=now + life - min(60.0, life / 4),
+            issued_at=issued,
+            expires_at=expires,
             project_id=str(project["id"]),
             project=str(project["name"]),
             roles=tuple(str(role["name"]) for role in token.get("roles", ())),
@@ -144,14 +161,3 @@ def read_token(body: bytes, value: str | None, *, doing: str) -> Token:
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise foreign(doing, "no token of Keystone v3") from error
-    if not value or issued is None or expires is None:
-        raise foreign(doing, "a token without value or times")
-    life = (expires - issued).total_seconds()
-    return Token(
-        value=read.value,
-        good_until=now + life - min(60.0, life / 4),
-        project_id=read.project_id,
-        project=read.project,
-        roles=read.roles,
-        catalog=read.catalog,
-    )

@@ -120,6 +120,16 @@ def test_a_bad_site_is_told_field_by_field(federation: Federation, cloud: Sandbo
     assert _counts(federation.services) == before
 
 
+def test_a_site_is_only_looked_at_unless_it_is_said_otherwise(federation: Federation, cloud: SandboxCloud) -> None:
+    wanted = site_document(cloud, name="second", adapter="openstack")
+    for said, observed in (({}, True), ({"observe_only": False}, False), ({"observe_only": None}, False)):
+        answer = federation.client.post(f"{API}/sites", json=wanted | said)
+        assert answer.status_code == 201, answer.text
+        assert answer.json()["observe_only"] is observed, said
+    sandbox = federation.client.post(f"{API}/sites", json=site_document(cloud, name="third"))
+    assert sandbox.json()["observe_only"] is False
+
+
 def test_a_credential_is_never_repeated(federation: Federation, cloud: SandboxCloud) -> None:
     for credential in ({"username": "u", "password": 17171717}, {"username": "u", "pasword": "s3cr3t-value"}):
         answer = federation.client.post(f"{API}/sites", json=site_document(cloud, name="second", credential=credential))

@@ -48,7 +48,10 @@ class SiteWanted(Strict):
     endpoint: str = Field(max_length=2000)
     region: str | None = Field(None, max_length=200)
     jurisdiction: str | None = Field(None, pattern="^[A-Z]{2}$", description="Country code (ISO 3166).")
-    observe_only: bool = False
+    observe_only: bool | None = Field(
+        None,
+        description="True: Leeway only looks. Null: as the site was; a new one is only looked at, save a sandbox.",
+    )
     settings: dict[str, str] = Field(default_factory=dict)
     credential: dict[str, str] = Field(repr=False)
 

@@ -28,7 +28,7 @@ _ADD_EPILOG = """\b
 Examples:
   leeway site add aurora --provider tartu --endpoint https://cloud.example.org:5000/v3 \\
     --application-credential-id 21dced0f --password-file secret.txt
-  leeway site add aurora --provider tartu --from-clouds-yaml clouds.yaml --cloud aurora --observe
+  leeway site add aurora --provider tartu --from-clouds-yaml clouds.yaml --cloud aurora --broker
 
 The secret comes from --password-file, --password-stdin, OS_PASSWORD or OS_APPLICATION_CREDENTIAL_SECRET, or you are
 asked for it: never from the command line, which others on this machine can read.
@@ -50,8 +50,8 @@ def command() -> None:
 @click.option("--endpoint", help="Its address: of an OpenStack, Keystone's, like https://cloud.example.org:5000/v3.")
 @click.option("--region", help="Its region, where the cloud has several.")
 @click.option("--jurisdiction", help="The country whose law holds there, like EE (ISO 3166).")
-@click.option("--observe/--broker", "observe", default=False, help="Only look at it, or start machines there too "
-              "(the default).")  # fmt: skip
+@click.option("--observe/--broker", "observe", default=None, help="Only look at it (where neither is given, save at "
+              "a sandbox), or start machines there too. Added again, it stays as it was.")  # fmt: skip
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the adapter, like network=.")
 @click.option(
     "--from-clouds-yaml", "clouds", type=click.Path(path_type=Path), help="Read endpoint and credential here."
@@ -67,7 +67,10 @@ def command() -> None:
 @click.option("--password-stdin", "--secret-stdin", "secret_stdin", is_flag=True, help="Read it from standard input.")
 @json_option
 def add(name: str, *, as_json: bool, **options: Any) -> None:
-    """Connect the site NAME: its credential is tried, encrypted and kept, and what it sells is listed."""
+    """Connect the site NAME: its credential is tried, encrypted and kept, and what it sells is listed.
+
+    Leeway only looks at it, and changes nothing there, until --broker is given.
+    """
     wanted = {"name": name, **_wanted(options)}
     with connect() as client:
         client.add_site(wanted)
@@ -80,6 +83,10 @@ def add(name: str, *, as_json: bool, **options: Any) -> None:
         output.say(
             f"{name}: {site['offers']} machine types, {len(site['images'])} images. Prices: `leeway rate-card import`."
         )
+        if site["observe_only"]:
+            output.say(f"Leeway only looks at {name}, and changes nothing there; to let it act, add it with --broker.")
+        else:
+            output.say(f"Leeway may start machines at {name}; to only look, add it with --observe.")
 
 
 def _wanted(options: dict[str, Any]) -> dict[str, Any]:
@@ -100,7 +107,8 @@ def _wanted(options: dict[str, Any]) -> dict[str, Any]:
         wanted["credential"] = complete(known, Source(options["secret_file"], options["secret_stdin"]))
     if settings:
         wanted["settings"] = settings
-    return {key: value for key, value in wanted.items() if value is not None} | {"observe_only": options["observe"]}
+    wanted["observe_only"] = options["observe"]
+    return {key: value for key, value in wanted.items() if value is not None}
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -85,6 +85,7 @@ def connect(world: World, *, prices: dict[str, str], fields: dict[str, str] | No
         region=address.region,
         secret=Secret({**secret.reveal(), **(fields or {})}),
         jurisdiction="EE",
+        observe_only=False,
     )
     card = RATES.format(provider=SITE) + "".join(
         f"  {sku}: {{unit: hour, unit_price: '{price}'}}\n" for sku, price in prices.items()

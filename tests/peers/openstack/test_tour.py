@@ -122,7 +122,7 @@ def test_the_tour(leeway: Commands, cloud: Connection) -> None:
     before = ours(cloud)
     leeway("project", "add", "climate", "--institution", "home")
     leeway("grant", "add", "first", "--project", "climate", "--amount", "100 EUR", "--until", "2099-01-01")
-    leeway("site", "add", "real", "--provider", "home", "--from-clouds-yaml", str(CLOUDS), "--cloud", CLOUD)
+    leeway("site", "add", "real", "--provider", "home", "--from-clouds-yaml", str(CLOUDS), "--cloud", CLOUD, "--broker")
     site = leeway.json("site", "show", "real")
     prices = "".join(f"  {offer}: {{unit: hour, unit_price: '3.60'}}\n" for offer in offers(cloud))
     leeway(

@@ -97,7 +97,8 @@ class ScriptedServer:
                 self.respond(outer.answer(request))
 
             def respond(self, answer: Reply) -> None:
-                self.send_response(answer.status)
+                # Without the server's own Date where the answer brings one.
+                (self.send_response_only if "Date" in answer.headers else self.send_response)(answer.status)
                 for name, value in answer.headers.items():
                     self.send_header(name, value)
                 whole = answer.body if isinstance(answer.body, bytes) else None

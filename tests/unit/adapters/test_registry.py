@@ -39,6 +39,7 @@ def test_the_same_site_and_credential_give_the_same_adapter(registry: Registry) 
         replace(SITE, endpoint="https://k2.example.org/v3"),
         replace(SITE, region="S"),
         replace(SITE, settings={"network": "n"}),
+        replace(SITE, observe_only=True),
     ],
 )
 def test_another_site_gives_another_adapter(registry: Registry, other: SiteAddress) -> None:

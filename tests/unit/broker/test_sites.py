@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
 from adapters.sandbox.profiles import DEMO_PASSWORD, aurora, borealis
 from broker.errors import Conflict, InvalidInput, SiteDenied
 from broker.inventory import observe, take_turn
+from broker.models.audit import Event
 from broker.models.federation import Site
 from broker.models.leases import LeaseState
 from broker.remote import Secret
@@ -86,3 +88,52 @@ def test_what_cannot_be_used_leaves_the_former_credential(world: World) -> None:
     with world.sessions() as session:
         site_id = site_named(session, "aurora").id
     world.observe(site_id)
+
+
+# --- looked at, until somebody says broker ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("adapter", "said", "observed"),
+    [("openstack", None, True), ("openstack", False, False), ("sandbox", None, False), ("sandbox", True, True)],
+)
+def test_a_site_is_only_looked_at_until_somebody_says_broker(
+    sessions: sessionmaker[Session], adapter: str, *, said: bool | None, observed: bool
+) -> None:
+    with make_world(sessions, quick(aurora())) as world:
+        new = replace(described(world, "aurora"), adapter=adapter)
+        assert add(world, replace(new, observe_only=said)).observe_only is observed
+        assert add(world, new).observe_only is observed, "added again, it stays as it was"
+
+
+def test_brokering_is_turned_on_and_off_and_that_is_written_down(sessions: sessionmaker[Session]) -> None:
+    with make_world(sessions, quick(aurora())) as world:
+        new = replace(described(world, "aurora"), adapter="openstack")
+        uses = [add(world, replace(new, observe_only=said)).observe_only for said in (None, False, None, True)]
+        assert uses == [True, False, False, True]
+        with world.sessions() as session:
+            texts = list(session.scalars(select(Event.text).where(Event.kind == "site").order_by(Event.at)))
+    assert texts == [
+        "site aurora connected; Leeway only observes it",
+        "site aurora has a new credential; machines may be started there",
+        "site aurora has a new credential",
+        "site aurora has a new credential; Leeway only observes it",
+    ]
+
+
+def test_a_sandbox_that_becomes_a_real_cloud_is_not_brokered_by_accident(sessions: sessionmaker[Session]) -> None:
+    with make_world(sessions, quick(aurora())) as world:
+        assert not add(world, described(world, "aurora")).observe_only
+        assert add(world, replace(described(world, "aurora"), adapter="openstack")).observe_only
+
+
+def test_the_check_compares_the_roles_with_the_use(sessions: sessionmaker[Session]) -> None:
+    with make_world(sessions, quick(aurora())) as world:
+        for observed, hint in ((True, "More than is needed: member"), (False, None)):
+            site = add(world, replace(described(world, "aurora"), observe_only=observed))
+            check_site(world.tools, site.id)
+            with world.sessions() as session:
+                steps = site_named(session, "aurora").diagnosis
+            assert all(step["ok"] for step in steps)
+            (found,) = [step["hint"] for step in steps if step["step"] == "project"]
+            assert (hint in found) if hint else found is None
