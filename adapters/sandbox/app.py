@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.routing import Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from adapters.sandbox import control, glance, keystone, neutron, nova
+from adapters.sandbox import cinder, control, glance, keystone, neutron, nova
 from adapters.sandbox.faults import STATUS_FAULTS, Fault, FaultKind
 from adapters.sandbox.state import Cloud
 from adapters.sandbox.wire import UNAUTHORIZED, ApiError, Handler, Reply, Service, render, routes
@@ -37,6 +37,7 @@ class Application:
             "/compute": (nova.SERVICE, nova.TABLE),
             "/network": (neutron.SERVICE, neutron.TABLE),
             "/image": (glance.SERVICE, glance.TABLE),
+            "/volume": (cinder.SERVICE, cinder.TABLE),
             "/_control": (control.SERVICE, control.TABLE),
         }
         self._services = {

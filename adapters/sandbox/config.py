@@ -86,6 +86,9 @@ class QuotaConfig:
     subnets: int = 10
     security_groups: int = 10
     security_group_rules: int = 100
+    volumes: int = 10
+    volume_gib: int = 1000
+    volume_snapshots: int = 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -123,6 +126,8 @@ class Timing:
     unshelve_seconds: float = 0.0
     snapshot_seconds: float = 0.0
     delete_seconds: float = 0.0
+    volume_seconds: float = 0.0
+    attach_seconds: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -136,6 +141,9 @@ class Capacity:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CloudConfig:
     """One sandbox cloud. `page_limit` is the most items of one page, as Nova's `max_limit`.
+
+    The other foreign things belong to the people who have the foreign servers: without these there are none. Without
+    `has_volumes` the cloud has no Cinder.
 
     A client token is remembered for `token_life_seconds`. `faults` are on from the start; `seed` sets the dice of those
     that hit by chance.
@@ -153,6 +161,11 @@ class CloudConfig:
     token_seconds: float = 4 * 3600.0
     page_limit: int = 1000
     foreign_servers: int = 0
+    foreign_volumes: int = 0
+    foreign_volume_snapshots: int = 0
+    foreign_addresses: int = 0
+    foreign_images: int = 0
+    has_volumes: bool = True
     fence: ServerFence = ServerFence.PART
     token_life_seconds: float = 24 * 3600.0
     faults: tuple[Fault, ...] = ()

@@ -20,7 +20,7 @@ from typing import Any
 from adapters.sandbox import machines
 from adapters.sandbox.config import QuotaConfig
 from adapters.sandbox.errors import ConfigError
-from adapters.sandbox.foreign import add_foreign_servers
+from adapters.sandbox.foreign import add_foreign_servers, add_foreigners
 from adapters.sandbox.wire import ApiError, Call, Handler, Reply, Service
 
 
@@ -91,9 +91,9 @@ def show_most_active(call: Call) -> Reply:
 
 
 def reset(call: Call) -> Reply:
-    """As just started, with the foreign servers of the configuration."""
+    """As just started, with the foreign things of the configuration."""
     call.cloud.reset(keep_identity=_body(call).get("keep_identity") is True)
-    add_foreign_servers(call.cloud, call.cloud.config.foreign_servers, call.now)
+    add_foreigners(call.cloud, call.now)
     return Reply(204)
 
 

@@ -156,6 +156,7 @@ class Server:
     locked_reason: str | None = None
     epoch: int = 0
     port_ids: list[str] = field(default_factory=list)
+    volume_ids: list[str] = field(default_factory=list)
     shelved_image_id: str = ""
     visible_at: datetime | None = None
     request_id: str = ""
@@ -291,6 +292,55 @@ class FloatingIp:
     description: str = ""
     port_id: str | None = None
     tags: list[str] = field(default_factory=list)
+    visible_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeAttachment:
+    """Which server has a volume, and as what. Nova calls it by the volume's id, Cinder by its own."""
+
+    id: str
+    server_id: str
+    device: str
+    attached_at: datetime
+
+
+@dataclass(slots=True, kw_only=True)
+class Volume:
+    """A disk of its own. `status` is Cinder's word; what changes it is in `volumes`."""
+
+    id: str
+    serial: int
+    name: str
+    project_id: str
+    user_id: str
+    size_gib: int
+    created: datetime
+    updated: datetime
+    status: str = "creating"
+    description: str | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+    snapshot_id: str | None = None
+    attachment: VolumeAttachment | None = None
+    visible_at: datetime | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class VolumeSnapshot:
+    """What was on a volume at one moment; the volume cannot go before it."""
+
+    id: str
+    serial: int
+    name: str
+    project_id: str
+    user_id: str
+    volume_id: str
+    size_gib: int
+    created: datetime
+    updated: datetime
+    status: str = "creating"
+    description: str | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
     visible_at: datetime | None = None
 
 

@@ -34,7 +34,7 @@ class FaultKind(StrEnum):
     FOREIGN_JSON = "foreign_json"  # 200 with the JSON of something else
     HTML = "html"  # 200 with a web page, as from a captive portal
     QUOTA = "quota"  # the quota refusal of the service, at once
-    NO_CAPACITY = "no_capacity"  # 202, then the server goes to ERROR (after `seconds`): no valid host was found
+    NO_CAPACITY = "no_capacity"  # 202, then the server, or volume, goes to ERROR (after `seconds`)
     VANISH = "vanish"  # the server created by this request is gone `seconds` later, without a deletion
 
 
@@ -46,7 +46,7 @@ STATUS_FAULTS = {
     FaultKind.TOO_MANY_REQUESTS: 429,
     FaultKind.SERVER_ERROR: 500,
 }
-SERVICES = ("identity", "compute", "image", "network")
+SERVICES = ("identity", "compute", "image", "network", "volume")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,14 +1,15 @@
-"""Servers of other people in the same project: a broker sees them in listings and must leave them alone."""
+"""Other people's servers in the same project: a broker sees them in listings and must leave them alone."""
 
 from datetime import datetime
 
 from adapters.sandbox import machines
 from adapters.sandbox.entities import Flavor, Nic, Project, Server, VmState
 from adapters.sandbox.errors import ConfigError
+from adapters.sandbox.foreign_things import add_foreign_things
 from adapters.sandbox.state import Cloud, new_id
 from adapters.sandbox.wiring import WiringError, bind_ports
 
-_NOBODY = "0" * 32
+_OWNERS = tuple(digit * 32 for digit in "012")
 
 
 def add_foreign_servers(
@@ -40,7 +41,7 @@ def add_foreign_servers(
             serial=serial,
             name=f"foreign-{serial}",
             project_id=project.id,
-            user_id=_NOBODY,
+            user_id=_OWNERS[serial % len(_OWNERS)],
             flavor=flavor,
             image_id=image.id,
             image_config=image.config,
@@ -61,6 +62,16 @@ def add_foreign_servers(
             raise ConfigError(f"count: after {len(made)} of {count}: {error} Use a larger network") from error
         made.append(server.id)
     return made
+
+
+def add_foreigners(cloud: Cloud, now: datetime) -> None:
+    """The servers of other people that the configuration names, and what else these people have.
+
+    Raises:
+        ConfigError: no address is left for so many.
+    """
+    made = add_foreign_servers(cloud, cloud.config.foreign_servers, now)
+    add_foreign_things(cloud, [cloud.servers[server_id] for server_id in made], now)
 
 
 def _project(cloud: Cloud, name: str | None) -> Project:

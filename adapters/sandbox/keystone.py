@@ -180,7 +180,7 @@ def _token_document(call: Call, token: Token) -> dict[str, Any]:
             "roles": role_documents(),
         }
         if "nocatalog" not in call.query:
-            document["catalog"] = catalog(call)
+            document["catalog"] = catalog(call, token.project)
     credential = call.cloud.app_credentials.get(token.app_credential_id or "")
     if credential is not None:
         document["application_credential"] = {
@@ -191,14 +191,16 @@ def _token_document(call: Call, token: Token) -> dict[str, Any]:
     return document
 
 
-def catalog(call: Call) -> list[dict[str, Any]]:
+def catalog(call: Call, project: Project) -> list[dict[str, Any]]:
     """Where the services are. Glance and Neutron are named without a version, as most sites do."""
-    services = (
+    services = [
         ("identity", "keystone", f"{call.base_url}/v3"),
         ("compute", "nova", f"{call.base_url}/compute/v2.1"),
         ("image", "glance", f"{call.base_url}/image"),
         ("network", "neutron", f"{call.base_url}/network"),
-    )
+    ]
+    if call.cloud.config.has_volumes:
+        services.append(("volumev3", "cinderv3", f"{call.base_url}/volume/v3/{project.id}"))
     region = call.cloud.config.region
     return [
         {
@@ -242,8 +244,7 @@ def revoke_token(call: Call) -> Reply:
 
 
 def show_catalog(call: Call) -> Reply:
-    _ = call.project
-    return Reply(200, {"catalog": catalog(call), "links": {"self": f"{call.base_url}/v3/auth/catalog"}})
+    return Reply(200, {"catalog": catalog(call, call.project), "links": {"self": f"{call.base_url}/v3/auth/catalog"}})
 
 
 def _project_document(call: Call, project: Project) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from adapters.sandbox import images
+from adapters.sandbox import images, volumes
 from adapters.sandbox.config import Timing
 from adapters.sandbox.entities import Server, ServerFault, VmState
 from adapters.sandbox.state import Cloud
@@ -64,6 +64,7 @@ def add(cloud: Cloud, server: Server) -> None:
 
 
 def _drop(cloud: Cloud, server: Server, now: datetime) -> None:
+    volumes.release(cloud, server, now)
     del cloud.servers[server.id]
     images.drop_shelved(cloud, server, now)
     usage = cloud.usage[server.project_id]

@@ -117,7 +117,7 @@ def server_document(call: Call, server: Server, *, alone: bool) -> dict[str, Any
         "OS-EXT-STS:task_state": server.task_state,
         "OS-EXT-STS:vm_state": str(server.vm_state),
         "OS-EXT-STS:power_state": server.power_state,
-        "os-extended-volumes:volumes_attached": [],
+        "os-extended-volumes:volumes_attached": [_attached(call, volume_id) for volume_id in server.volume_ids],
     }
     if server.port_ids:
         document["security_groups"] = [{"name": name} for name in server.security_groups]
@@ -128,6 +128,10 @@ def server_document(call: Call, server: Server, *, alone: bool) -> dict[str, Any
         fault = server.fault
         document["fault"] = {"code": fault.code, "created": stamp(fault.created), "message": fault.message}
     return document
+
+
+def _attached(call: Call, volume_id: str) -> dict[str, Any]:
+    return {"id": volume_id} | ({"delete_on_termination": False} if call.version >= (2, 3) else {})
 
 
 def _add_by_version(call: Call, server: Server, document: dict[str, Any], *, alone: bool) -> None:

@@ -49,6 +49,8 @@ _TIMING = Timing(
     unshelve_seconds=2.0,
     snapshot_seconds=3.0,
     delete_seconds=1.0,
+    volume_seconds=1.0,
+    attach_seconds=1.0,
 )
 
 
@@ -88,6 +90,10 @@ def aurora() -> CloudConfig:
         ),
         timing=_TIMING,
         foreign_servers=2,
+        foreign_volumes=3,
+        foreign_volume_snapshots=1,
+        foreign_addresses=3,
+        foreign_images=1,
     )
 
 
@@ -131,10 +137,16 @@ def borealis() -> CloudConfig:
             unshelve_seconds=3.0,
             snapshot_seconds=5.0,
             delete_seconds=2.0,
+            volume_seconds=2.0,
+            attach_seconds=1.5,
         ),
         capacity=Capacity(cores=64, ram_mib=320 * 1024),
         page_limit=100,
         foreign_servers=3,
+        foreign_volumes=4,
+        foreign_volume_snapshots=2,
+        foreign_addresses=1,
+        foreign_images=2,
     )
 
 

@@ -16,7 +16,7 @@ from adapters.sandbox import machines
 from adapters.sandbox.app import CUT, Application
 from adapters.sandbox.config import CloudConfig
 from adapters.sandbox.faults import FaultBoard
-from adapters.sandbox.foreign import add_foreign_servers
+from adapters.sandbox.foreign import add_foreign_servers, add_foreigners
 from adapters.sandbox.state import Clock, Cloud, utc_now
 from adapters.sandbox.truth import TruthLog
 
@@ -57,9 +57,9 @@ class _Server(uvicorn.Server):
 
 
 def new_cloud(config: CloudConfig, clock: Clock = utc_now) -> Cloud:
-    """The state of a cloud as configured, foreign servers included."""
+    """The state of a cloud as configured, foreign things included."""
     cloud = Cloud(config, clock)
-    add_foreign_servers(cloud, config.foreign_servers, clock())
+    add_foreigners(cloud, clock())
     return cloud
 
 
@@ -143,7 +143,7 @@ class SandboxCloud:
         """As just started."""
         with self.cloud.lock:
             self.cloud.reset(keep_identity=keep_identity)
-            add_foreign_servers(self.cloud, self.config.foreign_servers, self.cloud.clock())
+            add_foreigners(self.cloud, self.cloud.clock())
 
     def add_foreign_servers(self, count: int, *, project: str | None = None, flavor: str | None = None) -> list[str]:
         """More servers of other people, running at once; their ids."""

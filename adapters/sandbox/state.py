@@ -32,6 +32,8 @@ from adapters.sandbox.entities import (
     Token,
     Usage,
     User,
+    Volume,
+    VolumeSnapshot,
 )
 from adapters.sandbox.faults import FaultBoard
 from adapters.sandbox.truth import Entry, TruthLog
@@ -104,6 +106,8 @@ class Cloud:
         self.security_groups: dict[str, SecurityGroup] = {}
         self.security_group_rules: dict[str, SecurityGroupRule] = {}
         self.floating_ips: dict[str, FloatingIp] = {}
+        self.volumes: dict[str, Volume] = {}
+        self.volume_snapshots: dict[str, VolumeSnapshot] = {}
         for item in config.networks:
             self._add_network(item.name, item.cidr, ids.get(item.project or ""), external=item.external)
         for project in self.projects.values():

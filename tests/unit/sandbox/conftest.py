@@ -20,6 +20,8 @@ TIMING = Timing(
     unshelve_seconds=4.0,
     snapshot_seconds=6.0,
     delete_seconds=5.0,
+    volume_seconds=2.0,
+    attach_seconds=1.0,
 )
 
 

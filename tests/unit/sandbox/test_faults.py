@@ -234,7 +234,7 @@ def test_a_server_vanishes(client: Any, cloud: Any, clock: Any) -> None:
     ("kind", "fields", "word"),
     [
         ("gremlin", {}, "kind"),
-        ("500", {"service": "volume"}, "service"),
+        ("500", {"service": "orchestration"}, "service"),
         ("500", {"times": 0}, "times"),
         ("500", {"skip": -1}, "skip"),
         ("500", {"chance": 0}, "chance"),

@@ -34,7 +34,13 @@ def test_a_token_names_user_project_roles_and_services(client: Any) -> None:
     token = client.log_in(password("alice"), "leeway").json()["token"]
     assert (token["user"]["name"], token["project"]["name"]) == ("alice", "leeway")
     assert {role["name"] for role in token["roles"]} == {"member", "reader"}
-    assert {entry["type"] for entry in token["catalog"]} == {"identity", "compute", "image", "network"}
+    assert {entry["type"] for entry in token["catalog"]} == {
+        "identity",
+        "compute",
+        "image",
+        "network",
+        "volumev3",
+    }
     assert {point["region"] for entry in token["catalog"] for point in entry["endpoints"]} == {"aurora-1"}
     assert (token["issued_at"], token["expires_at"]) == ("2026-11-21T08:00:00.000000Z", "2026-11-21T12:00:00.000000Z")
     assert client.get("/v3/auth/catalog")["catalog"] == token["catalog"]

@@ -201,3 +201,35 @@ def test_refusals_are_the_sdk_s_own_exceptions(connect: Connect, sdk_cloud: Sand
     sdk_cloud.faults.add("html", service="compute", times=1)
     with pytest.raises((exceptions.SDKException, ValueError)):
         list(connection.compute.servers())
+
+
+def test_volumes_are_listed_made_attached_detached_and_deleted(connect: Connect, sdk_cloud: SandboxCloud) -> None:
+    connection = connect()
+    storage, compute = connection.block_storage, connection.compute
+    (machine,) = sdk_cloud.add_foreign_servers(1)
+    made = [storage.create_volume(name=f"data-{number}", size=2, metadata={"a": "b"}) for number in range(3)]
+    volume = storage.wait_for_status(made[0], "available", interval=POLL_SECONDS)
+    assert (volume.size, volume.metadata, volume.user_id) == (2, {"a": "b"}, connection.current_user_id)
+    assert {item.id for item in storage.volumes()} == {item.id for item in made}, "two are a page"
+    assert storage.find_volume("data-1").id == made[1].id
+
+    compute.create_volume_attachment(machine, volume.id)
+    volume = storage.wait_for_status(volume, "in-use", interval=POLL_SECONDS)
+    assert [item["server_id"] for item in volume.attachments] == [machine]
+    assert [item.volume_id for item in compute.volume_attachments(machine)] == [volume.id]
+    assert [item.id for item in compute.get_server(machine).attached_volumes] == [volume.id]
+    with pytest.raises(exceptions.BadRequestException, match="must be available or error"):
+        storage.delete_volume(volume)
+    compute.delete_volume_attachment(machine, volume.id)
+    volume = storage.wait_for_status(volume, "available", interval=POLL_SECONDS)
+
+    snapshot = storage.create_snapshot(volume_id=volume.id, name="backup")
+    storage.wait_for_status(snapshot, "available", interval=POLL_SECONDS)
+    assert [item.id for item in storage.snapshots()] == [snapshot.id]
+    used = storage.get_quota_set(connection.current_project_id, usage=True)
+    assert (used.volumes, used.usage["volumes"], used.usage["gigabytes"]) == (10, 3, 8)
+
+    for thing, delete in ((snapshot, storage.delete_snapshot), *((item, storage.delete_volume) for item in made)):
+        delete(thing)
+        storage.wait_for_delete(thing, interval=POLL_SECONDS)
+    assert sdk_cloud.log.alive("volume") == sdk_cloud.log.alive("volume_snapshot") == set()

@@ -1,0 +1,362 @@
+"""Cinder v3: versions, volumes, snapshots of volumes, quotas, and the table of all its paths."""
+
+from datetime import timedelta
+from typing import Any
+
+from adapters.sandbox import cinder_rest, volumes
+from adapters.sandbox.cinder_rest import (
+    BASE,
+    SERVICE,
+    Document,
+    checked_description,
+    checked_metadata,
+    checked_name,
+    collection,
+    find,
+    links,
+    moment,
+    own_project,
+)
+from adapters.sandbox.entities import Volume, VolumeSnapshot
+from adapters.sandbox.faults import FaultKind
+from adapters.sandbox.state import new_id
+from adapters.sandbox.wire import ApiError, Call, Handler, Reply
+
+__all__ = ["SERVICE", "TABLE"]
+
+_NOT_MODELLED = ("imageRef", "source_volid", "backup_id", "consistencygroup_id", "multiattach")
+_TYPE = "standard"
+
+
+def _version(call: Call) -> Document:
+    return {
+        "id": "v3.0",
+        "status": "CURRENT",
+        "version": "3.70",
+        "min_version": "3.0",
+        "updated": "2022-08-31T00:00:00Z",
+        "links": [{"rel": "self", "href": f"{call.base_url}/volume/v3/"}],
+        "media-types": [
+            {"base": "application/json", "type": "application/vnd.openstack.volume+json;version=3"},
+        ],
+    }
+
+
+def show_versions(call: Call) -> Reply:
+    return Reply(200 if "/v3" in call.path else 300, {"versions": [_version(call)]})
+
+
+# --- volumes -----------------------------------------------------------------------------------------------------
+
+
+def _attachments(volume: Volume) -> list[Document]:
+    attachment = volume.attachment
+    if attachment is None or volume.status == "reserved":
+        return []
+    return [
+        {
+            "id": volume.id,
+            "attachment_id": attachment.id,
+            "volume_id": volume.id,
+            "server_id": attachment.server_id,
+            "host_name": None,
+            "device": attachment.device,
+            "attached_at": moment(attachment.attached_at),
+        }
+    ]
+
+
+def _volume_summary(call: Call, volume: Volume) -> Document:
+    return {"id": volume.id, "name": volume.name, "links": links(call, "volumes", volume.id)}
+
+
+def _volume_document(call: Call, volume: Volume) -> Document:
+    document = _volume_summary(call, volume) | {
+        "status": volume.status,
+        "size": volume.size_gib,
+        "availability_zone": "nova",
+        "created_at": moment(volume.created),
+        "updated_at": moment(volume.updated),
+        "description": volume.description,
+        "volume_type": _TYPE,
+        "snapshot_id": volume.snapshot_id,
+        "source_volid": None,
+        "metadata": dict(volume.metadata),
+        "user_id": volume.user_id,
+        "bootable": "false",
+        "encrypted": False,
+        "replication_status": None,
+        "consistencygroup_id": None,
+        "multiattach": False,
+        "attachments": _attachments(volume),
+        "os-vol-tenant-attr:tenant_id": volume.project_id,
+    }
+    if call.version >= (3, 13):
+        document["group_id"] = None
+    if call.version >= (3, 48):
+        document |= {"service_uuid": None, "shared_targets": False}
+    if call.version >= (3, 63):
+        document["volume_type_id"] = call.cloud.config.identifier("volume_type", _TYPE)
+    if call.version >= (3, 65):
+        document["consumes_quota"] = True
+    return document
+
+
+def list_volumes(call: Call) -> Reply:
+    known = call.cloud.volumes.values()
+    return collection(call, "Volume", known, lambda volume: _volume_summary(call, volume))
+
+
+def list_volumes_in_detail(call: Call) -> Reply:
+    known = call.cloud.volumes.values()
+    return collection(call, "Volume", known, lambda volume: _volume_document(call, volume))
+
+
+def _find_volume(call: Call, *, hidden_too: bool = False) -> Volume:
+    return find(call, "Volume", call.cloud.volumes, call.params["volume"], hidden_too=hidden_too)
+
+
+def show_volume(call: Call) -> Reply:
+    return Reply(200, {"volume": _volume_document(call, _find_volume(call))})
+
+
+def create_volume(call: Call) -> Reply:
+    """202; empty, or from a snapshot of a volume."""
+    own_project(call)
+    wanted = call.document("volume")
+    for field in _NOT_MODELLED:
+        if wanted.get(field):
+            raise ApiError(400, f"The sandbox does not model '{field}': volumes are empty, or made of a snapshot.")
+    source = _source(call, wanted.get("snapshot_id"))
+    size = _size(wanted.get("size"), source)
+    _check_quota(call, "volumes", size)
+    volume = Volume(
+        id=new_id(),
+        serial=call.cloud.serial(),
+        name=checked_name(wanted.get("name")),
+        project_id=call.project.id,
+        user_id=call.token.user.id,
+        size_gib=size,
+        created=call.now,
+        updated=call.now,
+        description=checked_description(wanted.get("description")),
+        metadata=checked_metadata(wanted.get("metadata") or {}),
+        snapshot_id=source.id if source else None,
+    )
+    _begin(call, volume)
+    return Reply(202, {"volume": _volume_document(call, volume)})
+
+
+def _source(call: Call, snapshot_id: Any) -> VolumeSnapshot | None:
+    if snapshot_id is None:
+        return None
+    snapshot = find(call, "Snapshot", call.cloud.volume_snapshots, str(snapshot_id))
+    if snapshot.status != "available":
+        raise ApiError(400, "Invalid snapshot: Originating snapshot status must be one of 'available' values")
+    return snapshot
+
+
+def _size(given: Any, source: VolumeSnapshot | None) -> int:
+    """GiB; of a volume made of a snapshot at least the snapshot's."""
+    least = source.size_gib if source else 1
+    size = int(given) if isinstance(given, str) and given.isdecimal() else given
+    if size is None and source:
+        return least
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        text = f"Invalid input received: Volume size '{given}' must be an integer and greater than 0"
+        raise ApiError(400, text)
+    if size < least:
+        text = f"Volume size '{size}'GB cannot be smaller than the snapshot size {least}GB. They must be >= original"
+        raise ApiError(400, f"Invalid input received: {text} snapshot size.")
+    return size
+
+
+def _used(call: Call) -> dict[str, int]:
+    """What the project's volumes and snapshots use, in Cinder's words: both take gigabytes."""
+    project_id, cloud = call.project.id, call.cloud
+    sizes = [volume.size_gib for volume in cloud.volumes.values() if volume.project_id == project_id]
+    saved = [snapshot.size_gib for snapshot in cloud.volume_snapshots.values() if snapshot.project_id == project_id]
+    return {"volumes": len(sizes), "snapshots": len(saved), "gigabytes": sum(sizes) + sum(saved)}
+
+
+def _limits(call: Call) -> dict[str, int]:
+    quota = call.project.quota
+    return {"volumes": quota.volumes, "snapshots": quota.volume_snapshots, "gigabytes": quota.volume_gib}
+
+
+def _check_quota(call: Call, kind: str, size: int) -> None:
+    """Refuse one more of `kind`, volumes or snapshots, of so many GiB; the texts are Cinder's."""
+    limits, used = _limits(call), _used(call)
+    if call.effect(FaultKind.QUOTA):  # as if the others had used up all there is
+        limits = used
+    if 0 <= limits["gigabytes"] < used["gigabytes"] + size:
+        text = (
+            "VolumeSizeExceedsAvailableQuota: Requested volume or snapshot exceeds allowed gigabytes quota. "
+            f"Requested {size}G, quota is {limits['gigabytes']}G and {used['gigabytes']}G has been consumed."
+        )
+        raise ApiError(413, text)
+    if 0 <= limits[kind] <= used[kind]:
+        name = "VolumeLimitExceeded" if kind == "volumes" else "SnapshotLimitExceeded"
+        raise ApiError(413, f"{name}: Maximum number of {kind} allowed ({limits[kind]}) exceeded for quota '{kind}'.")
+
+
+def _begin(call: Call, thing: Volume | VolumeSnapshot) -> None:
+    hidden, failing = call.effect(FaultKind.HIDDEN), call.effect(FaultKind.NO_CAPACITY)
+    if hidden is not None:
+        thing.visible_at = call.now + timedelta(seconds=hidden.seconds)
+    fails_after = None if failing is None else failing.seconds
+    volumes.make(call.cloud, thing, call.now, fails_after=fails_after, request_id=call.request_id)
+
+
+def update_volume(call: Call) -> Reply:
+    volume = _find_volume(call, hidden_too=True)
+    cinder_rest.update(call, volume, call.document("volume"))
+    return Reply(200, {"volume": _volume_document(call, volume)})
+
+
+def delete_volume(call: Call) -> Reply:
+    volume = _find_volume(call, hidden_too=True)
+    has_snapshots = any(snapshot.volume_id == volume.id for snapshot in call.cloud.volume_snapshots.values())
+    if has_snapshots or not volumes.can_go(volume):
+        text = (
+            "Invalid volume: Volume status must be available or error or error_restoring or error_extending or "
+            "error_managing and must not be migrating, attached, belong to a group, have snapshots, awaiting a "
+            "transfer, or be disassociated from snapshots after volume transfer."
+        )
+        raise ApiError(400, text)
+    volumes.delete(call.cloud, volume, call.now, request_id=call.request_id)
+    return Reply(202)
+
+
+# --- snapshots ---------------------------------------------------------------------------------------------------
+
+
+def _snapshot_document(call: Call, snapshot: VolumeSnapshot) -> Document:
+    document: Document = {
+        "id": snapshot.id,
+        "name": snapshot.name,
+        "status": snapshot.status,
+        "size": snapshot.size_gib,
+        "created_at": moment(snapshot.created),
+        "updated_at": moment(snapshot.updated),
+        "description": snapshot.description,
+        "volume_id": snapshot.volume_id,
+        "metadata": dict(snapshot.metadata),
+        "os-extended-snapshot-attributes:progress": "100%" if snapshot.status == "available" else "0%",
+        "os-extended-snapshot-attributes:project_id": snapshot.project_id,
+    }
+    if call.version >= (3, 14):
+        document["group_snapshot_id"] = None
+    if call.version >= (3, 41):
+        document["user_id"] = snapshot.user_id
+    if call.version >= (3, 65):
+        document["consumes_quota"] = True
+    return document
+
+
+_SUMMARY = ("id", "name", "status", "size", "created_at", "updated_at", "description", "volume_id", "metadata")
+
+
+def list_snapshots(call: Call) -> Reply:
+    def show(snapshot: VolumeSnapshot) -> Document:
+        document = _snapshot_document(call, snapshot)
+        return {field: document[field] for field in _SUMMARY}
+
+    return collection(call, "Snapshot", call.cloud.volume_snapshots.values(), show)
+
+
+def list_snapshots_in_detail(call: Call) -> Reply:
+    known = call.cloud.volume_snapshots.values()
+    return collection(call, "Snapshot", known, lambda snapshot: _snapshot_document(call, snapshot))
+
+
+def _find_snapshot(call: Call, *, hidden_too: bool = False) -> VolumeSnapshot:
+    return find(call, "Snapshot", call.cloud.volume_snapshots, call.params["snapshot"], hidden_too=hidden_too)
+
+
+def show_snapshot(call: Call) -> Reply:
+    return Reply(200, {"snapshot": _snapshot_document(call, _find_snapshot(call))})
+
+
+def create_snapshot(call: Call) -> Reply:
+    """202; of a volume that is available, or with `force` of one that is in use."""
+    wanted = call.document("snapshot")
+    volume = find(call, "Volume", call.cloud.volumes, str(wanted.get("volume_id")), hidden_too=True)
+    forced = str(wanted.get("force", False)).lower() in ("true", "1") or call.version >= (3, 66)
+    if volume.status not in ("available", "in-use") or (volume.status == "in-use" and not forced):
+        text = f"Invalid volume: Volume {volume.id} status must be available, but current status is: {volume.status}."
+        raise ApiError(400, text)
+    _check_quota(call, "snapshots", volume.size_gib)
+    snapshot = VolumeSnapshot(
+        id=new_id(),
+        serial=call.cloud.serial(),
+        name=checked_name(wanted.get("name")),
+        project_id=call.project.id,
+        user_id=call.token.user.id,
+        volume_id=volume.id,
+        size_gib=volume.size_gib,
+        created=call.now,
+        updated=call.now,
+        description=checked_description(wanted.get("description")),
+        metadata=checked_metadata(wanted.get("metadata") or {}),
+    )
+    _begin(call, snapshot)
+    return Reply(202, {"snapshot": _snapshot_document(call, snapshot)})
+
+
+def update_snapshot(call: Call) -> Reply:
+    snapshot = _find_snapshot(call, hidden_too=True)
+    cinder_rest.update(call, snapshot, call.document("snapshot"))
+    return Reply(200, {"snapshot": _snapshot_document(call, snapshot)})
+
+
+def delete_snapshot(call: Call) -> Reply:
+    snapshot = _find_snapshot(call, hidden_too=True)
+    if not volumes.can_go(snapshot):
+        raise ApiError(400, "Invalid snapshot: Snapshot status must be available or error, and not in a group.")
+    volumes.delete(call.cloud, snapshot, call.now, request_id=call.request_id)
+    return Reply(202)
+
+
+# --- quotas ------------------------------------------------------------------------------------------------------
+
+# What nobody can make here, as Cinder limits it by default.
+_UNUSED = {
+    "backups": 10,
+    "backup_gigabytes": 1000,
+    "groups": 10,
+    "per_volume_gigabytes": -1,
+    f"volumes_{_TYPE}": -1,
+    f"gigabytes_{_TYPE}": -1,
+    f"snapshots_{_TYPE}": -1,
+}
+
+
+def show_quota(call: Call) -> Reply:
+    """Limits, and with `usage=True` what is in use."""
+    own_project(call)
+    if call.params["target"] != call.project.id:
+        raise ApiError(403, "Not authorized for this project.")
+    limits, used = _limits(call) | _UNUSED, _used(call)
+    rows: Document = dict(limits)
+    if call.query.get("usage", "false").lower() in ("true", "1"):
+        rows = {
+            name: {"limit": limit, "in_use": used.get(name, 0), "reserved": 0, "allocated": 0}
+            for name, limit in limits.items()
+        }
+    return Reply(200, {"quota_set": {"id": call.project.id, **rows}})
+
+
+TABLE: dict[str, dict[str, Handler]] = {
+    "/volume": {"GET": show_versions},
+    "/volume/": {"GET": show_versions},
+    "/volume/v3": {"GET": show_versions},
+    "/volume/v3/": {"GET": show_versions},
+    BASE + "/volumes": {"GET": list_volumes, "POST": create_volume},
+    BASE + "/volumes/detail": {"GET": list_volumes_in_detail},
+    BASE + "/volumes/{volume}": {"GET": show_volume, "PUT": update_volume, "DELETE": delete_volume},
+    BASE + "/snapshots": {"GET": list_snapshots, "POST": create_snapshot},
+    BASE + "/snapshots/detail": {"GET": list_snapshots_in_detail},
+    BASE + "/snapshots/{snapshot}": {"GET": show_snapshot, "PUT": update_snapshot, "DELETE": delete_snapshot},
+    BASE + "/os-quota-sets/{target}": {"GET": show_quota},
+}
