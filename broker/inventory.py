@@ -36,9 +36,11 @@ from broker.orders import RECONCILE
 from broker.ports import CloudAdapter
 from broker.remote import Deadline, Listing, PartKind, RemoteImage, RemoteMachine, RemoteOffer, RemotePart, RemoteQuota
 from broker.strays import locked, record_strays
+from broker.things import record_things
 from broker.timeline import Concern, raise_findings, resolve_findings, tell
 from broker.tools import Pace, Tools
 from broker.values import new_id
+from broker.waste import Look, tell_waste
 
 UNKNOWN_MACHINE = "unknown_machine"
 OURS_UNKNOWN = "ours_unknown"
@@ -193,6 +195,8 @@ def _record(tools: Tools, turn: Turn, seen: Seen, *, settle: timedelta) -> None:
             _wake(session, tools, record_strays(session, turn.site_id, some, lost=lost, started_at=turn.started_at))
     writing = partial(_writing, tools, turn)
     left = adopt(tools, listing, lost, site_id=turn.site_id, seen_at=turn.started_at, writing=writing)
+    record_things(listing, site_id=turn.site_id, started_at=turn.started_at, writing=writing)
+    tell_waste(turn.site_id, Look(tools.tolerance, turn.started_at, tools.installation), writing=writing)
     with writing() as session:
         _record_findings(session, turn, listing, left, known=frozenset(servers.values()))
         _finish(session, turn, listing, tools.pace)
@@ -352,15 +356,17 @@ def _record_findings(
 ) -> None:
     """A finding for each thing that needs a person; machines that no Leeway made are never touched.
 
-    A machine that is `known` is ours, whatever became of its tags.
+    A machine that is `known` is ours, whatever became of its tags. Where Leeway only observes, nobody expects it to
+    know any: `broker.waste` tells what lies idle there.
     """
+    site = session.get_one(Site, turn.site_id)
     ours = "carries this installation's tags, no lease is known for it, and it cannot be taken back"
     concerns = [
         *(_concern(turn, OURS_UNKNOWN, one.thing, f"{ours}: {one.why}", hint=one.hint) for one in left),
         *(
             _concern(turn, UNKNOWN_MACHINE, machine, "was not made by Leeway", hint=_NOT_OURS)
             for machine in listing.machines
-            if machine.tags is None and machine.remote_id not in known
+            if not site.observe_only and machine.tags is None and machine.remote_id not in known
         ),
     ]
     raise_findings(session, concerns, now=turn.started_at)

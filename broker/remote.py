@@ -153,6 +153,7 @@ class RemoteMachine(RemotePart):
     launched_at: datetime | None
     addresses: tuple[str, ...] = ()
     fault: str | None = None
+    owner: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,13 +165,49 @@ class RemoteSnapshot(RemotePart):
     size_gib: Decimal | None = None
 
 
+class ThingKind(StrEnum):
+    """What may exist at a site, and cost, whoever made it."""
+
+    SERVER = "server"
+    VOLUME = "volume"
+    ADDRESS = "address"
+    SNAPSHOT = "snapshot"
+    VOLUME_SNAPSHOT = "volume_snapshot"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteThing:
+    """Something at a site that is not a machine, whoever made it.
+
+    Attributes:
+        owner: the site's id of the user who made it, None where it does not say.
+        attached_to: remote id of the machine (of an address: the port or machine) that has it; None: nothing has.
+        size_gib: what it is billed by, None where it has no size or none is said.
+        tags: None for what is not Leeway's, any installation's.
+    """
+
+    kind: ThingKind
+    remote_id: str
+    name: str
+    raw_status: str
+    owner: str | None = None
+    attached_to: str | None = None
+    size_gib: Decimal | None = None
+    created_at: datetime | None = None
+    tags: Tags | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Everything of one credential scope, all pages. A listing that is not complete is an error, never a value."""
+    """Everything of one credential scope, all pages. A listing that is not complete is an error, never a value.
+
+    `parts` are those that carry the name or the tags of a Leeway; `things` are everybody's, save the machines.
+    """
 
     scope: str
     machines: tuple[RemoteMachine, ...]
     parts: tuple[RemotePart, ...]
+    things: tuple[RemoteThing, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from broker.models.audit import Finding
@@ -19,7 +19,8 @@ from broker.models.federation import Provider, Site
 from broker.models.holds import QuotaPool
 from broker.paging import Listed, Page, rows_of
 from broker.quota import free_quota
-from broker.values import Amount
+from broker.values import Amount, Commodity
+from broker.waste import WASTE
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,13 +188,81 @@ class FindingView:
     last_seen_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class FindingSum:
+    """The open findings of a kind at a site. `per_day` sums those whose price is known, `unknown` counts the others."""
+
+    kind: str
+    site: str | None
+    count: int
+    per_day: Sequence[Amount]
+    unknown: int
+
+
+@dataclass(frozen=True, slots=True)
+class FindingSums:
+    """All open findings: what they cost per day in all, by kind and site, and the first ones to look at."""
+
+    count: int
+    per_day: Sequence[Amount]
+    unknown: int
+    sums: Sequence[FindingSum]
+    first: Sequence[FindingView]
+
+
 def list_findings(session: Session, page: Page) -> Listed[FindingView]:
     """The open findings."""
-    statement = (
-        select(Finding, Site.name).outerjoin(Site, Site.id == Finding.site_id).where(Finding.resolved_at.is_(None))
-    )
-    views = [_finding(finding, site) for finding, site in rows_of(session, statement, Finding.id, page)]
+    views = [_finding(finding, site) for finding, site in rows_of(session, _open_findings(), Finding.id, page)]
     return Listed.cut(views, page, lambda finding: finding.id)
+
+
+def sum_findings(session: Session, *, most: int) -> FindingSums:
+    """The open findings added up, and at most `most` of them: what went wrong, then what is dear, the dearest first."""
+    rows = session.execute(
+        select(Finding.kind, Site.name, Finding.commodity, func.count(), func.sum(Finding.per_day))
+        .outerjoin(Site, Site.id == Finding.site_id)
+        .where(Finding.resolved_at.is_(None))
+        .group_by(Finding.kind, Site.name, Finding.commodity)
+        .order_by(Finding.kind, Site.name, Finding.commodity)
+    ).all()
+    groups: dict[tuple[str, str | None], list[tuple[int, Amount | None]]] = defaultdict(list)
+    for kind, site, commodity, count, per_day in rows:
+        amount = None if commodity is None or per_day is None else Amount.of(per_day, commodity)
+        groups[kind, site].append((count, amount))
+    sums = [
+        FindingSum(
+            kind=kind,
+            site=site,
+            count=sum(count for count, _ in parts),
+            per_day=[amount for _, amount in parts if amount is not None],
+            unknown=sum(count for count, amount in parts if amount is None),
+        )
+        for (kind, site), parts in groups.items()
+    ]
+    dear = Finding.per_day.desc().nulls_last()
+    first = session.execute(
+        _open_findings().order_by(Finding.kind.in_(WASTE), dear, Finding.id.desc()).limit(most)
+    ).all()
+    return FindingSums(
+        count=sum(one.count for one in sums),
+        per_day=_added(amount for one in sums for amount in one.per_day),
+        unknown=sum(one.unknown for one in sums),
+        sums=sums,
+        first=[_finding(finding, site) for finding, site in first],
+    )
+
+
+def _added(amounts: Iterable[Amount]) -> list[Amount]:
+    """One sum per commodity."""
+    found: dict[Commodity, Amount] = {}
+    for amount in amounts:
+        former = found.get(amount.commodity)
+        found[amount.commodity] = amount if former is None else former + amount
+    return [found[commodity] for commodity in sorted(found)]
+
+
+def _open_findings() -> Select[Finding, str | None]:
+    return select(Finding, Site.name).outerjoin(Site, Site.id == Finding.site_id).where(Finding.resolved_at.is_(None))
 
 
 def _finding(finding: Finding, site: str | None) -> FindingView:

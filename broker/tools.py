@@ -55,6 +55,21 @@ class Pace:
 
 
 @dataclass(frozen=True, slots=True)
+class Tolerance:
+    """How long a thing that nobody uses may lie at a site before a person is told. Settings.
+
+    Attributes:
+        machine: a machine that is stopped, and costs.
+        volume: a volume that is attached to nothing.
+        snapshot: the age of a snapshot.
+    """
+
+    machine: timedelta = timedelta(days=7)
+    volume: timedelta = timedelta(days=7)
+    snapshot: timedelta = timedelta(days=90)
+
+
+@dataclass(frozen=True, slots=True)
 class Tools:
     """The same for every lease and every site.
 
@@ -68,3 +83,4 @@ class Tools:
     jobs: Jobs
     timing: Timing = Timing()
     pace: Pace = Pace()
+    tolerance: Tolerance = Tolerance()

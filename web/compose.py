@@ -24,7 +24,7 @@ from broker.ports import Jobs, Ledger
 from broker.quotes import Quoting
 from broker.schema import require_current, upgrade
 from broker.sites import Doors
-from broker.tools import Pace, Timing, Tools
+from broker.tools import Pace, Timing, Tolerance, Tools
 from policies.place import CheapestPlacer
 from web.identity.vault import SealedVault, load_key
 from web.installation import Marks, watch
@@ -120,5 +120,9 @@ def _services(settings: Settings, marks: Marks, sessions: sessionmaker[Session],
         doors=doors,
         ledger=ledger,
         quoting=Quoting(Catalogues(), CheapestPlacer(), GrantFacts(), assumptions, settings.quote_lifetime),
-        tools=Tools(sessions, doors.open, installation, ledger, jobs, timing, pace),
+        tools=Tools(sessions, doors.open, installation, ledger, jobs, timing, pace, _tolerance(settings)),
     )
+
+
+def _tolerance(settings: Settings) -> Tolerance:
+    return Tolerance(machine=settings.idle_after, volume=settings.orphan_after, snapshot=settings.old_snapshot_after)

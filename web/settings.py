@@ -61,6 +61,13 @@ class Settings(BaseSettings):
     hold_window: Duration = Field(
         timedelta(days=7), gt=timedelta(0), description="Longest time that one hold pays for; it is extended in time."
     )
+    idle_after: Duration = Field(timedelta(days=7), ge=timedelta(0), description="A machine stopped so long is idle.")
+    orphan_after: Duration = Field(
+        timedelta(days=7), ge=timedelta(0), description="A volume attached to nothing for so long is an orphan."
+    )
+    old_snapshot_after: Duration = Field(
+        timedelta(days=90), ge=timedelta(0), description="The age at which a snapshot becomes a finding."
+    )
     smtp_url: SecretStr | None = Field(None, description="The mail server; files in the data dir where not set.")
     mail_from: str | None = Field(None, description="The address that messages come from; needed with a mail server.")
     mail_operator: str | None = Field(None, description="Who gets messages about projects without contacts.")

@@ -1,6 +1,17 @@
 """The core's rows. Importing this package registers them all on `Base.metadata`."""
 
-from broker.models import audit, catalogue, federation, holds, leases, messages, people, workloads
+from broker.models import audit, catalogue, federation, holds, inventory, leases, messages, people, workloads
 from broker.models.base import Base
 
-__all__ = ["Base", "audit", "catalogue", "federation", "holds", "leases", "messages", "people", "workloads"]
+__all__ = [
+    "Base",
+    "audit",
+    "catalogue",
+    "federation",
+    "holds",
+    "inventory",
+    "leases",
+    "messages",
+    "people",
+    "workloads",
+]

@@ -6,11 +6,18 @@ import sys
 from collections.abc import Callable
 
 from tests.bench.figures import Figures
+from tests.bench.inventory import inventory
 from tests.bench.listing import listing
 from tests.bench.orders import orders
 from tests.bench.serving import help_cpu, serving
 
-BENCHES: dict[str, Callable[[], Figures]] = {"help": help_cpu, "listing": listing, "orders": orders, "serving": serving}
+BENCHES: dict[str, Callable[[], Figures]] = {
+    "help": help_cpu,
+    "inventory": inventory,
+    "listing": listing,
+    "orders": orders,
+    "serving": serving,
+}
 
 
 def main(names: list[str]) -> int:

@@ -37,6 +37,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, str]]] = {
     "Connect": {
         "site": "Connect clouds, and look at them.",
         "rate-card": "Import what a provider's things cost.",
+        "inventory": "Show what is at sites, and what it costs.",
         "project": "Make projects.",
         "grant": "Give money to projects.",
     },

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from decimal import Decimal
-from typing import Final
 
 from rich.console import Console
 from rich.text import Text
 
 from web.cli import output
-from web.client.shapes import Diagnosis, Quota, Site
-
-_UNITS: Final = {"ram_mib": "memory", "memory_mib": "memory"}
+from web.cli.inventory_view import show_kinds, show_quota
+from web.client.shapes import Diagnosis, Inventory, Site
 
 
 def show_list(sites: Sequence[Site], *, now: datetime, console: Console | None = None) -> None:
@@ -35,8 +32,8 @@ def show_list(sites: Sequence[Site], *, now: datetime, console: Console | None =
     output.show(made, empty="No site yet: `leeway site add`.", console=console)
 
 
-def show_site(site: Site, *, now: datetime, console: Console | None = None) -> None:
-    """All of one."""
+def show_site(site: Site, *, now: datetime, inventory: Inventory | None = None, console: Console | None = None) -> None:
+    """All of one; with what is there, where that was asked for."""
     console = console or output.screen()
     console.print(Text.assemble((output.clean(site["name"]), "bold"), f"  {output.clean(site['endpoint'])}"))
     facts = output.table("", "")
@@ -52,25 +49,12 @@ def show_site(site: Site, *, now: datetime, console: Console | None = None) -> N
         output.row(facts, "trouble", output.styled(found, "red"))
     output.show(facts, console=console, indent=2)
     console.print()
-    _show_quota(site["quota"], console)
+    if inventory is not None:
+        show_kinds(inventory, console=console)
+        console.print()
+    show_quota(site["quota"], console=console)
     console.print()
     show_diagnosis(site["diagnosis"], console=console)
-
-
-def _show_quota(quota: Sequence[Quota], console: Console) -> None:
-    made = output.table("quota", "limit", "used", "free", right=("limit", "used", "free"))
-    for one in quota:
-        name = one["resource"]
-        is_memory = name in _UNITS
-        amounts = (one["limit"], one["used"], one["free"])
-        output.row(made, _UNITS.get(name, name.replace("_", " ")), *(_amount(text, is_memory) for text in amounts))
-    output.show(made, empty="Its quota is not known yet.", console=console, indent=2)
-
-
-def _amount(text: str | None, is_memory: bool) -> str:  # noqa: FBT001 - two arguments of a cell
-    if text is None:
-        return "unlimited"
-    return output.memory(int(Decimal(text))) if is_memory else text
 
 
 def show_diagnosis(steps: Sequence[Diagnosis], *, console: Console | None = None) -> None:

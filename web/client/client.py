@@ -20,9 +20,11 @@ from web.client.place import START_HINT, Place
 from web.client.shapes import (
     Explanation,
     Finding,
+    FindingSums,
     Grant,
     Health,
     Installation,
+    Inventory,
     Overdue,
     Project,
     Quote,
@@ -30,6 +32,7 @@ from web.client.shapes import (
     Resumed,
     Site,
     Spend,
+    Thing,
     Workload,
     WorkloadItem,
 )
@@ -168,6 +171,21 @@ class Client:
 
     def spend(self, *, project: str | None = None) -> list[Spend]:
         return list(cast("Iterator[Spend]", self.each("/spend", project=project)))
+
+    def inventory(self, name: str) -> Inventory:
+        """What is at a site, added up."""
+        return cast("Inventory", self.get(f"/sites/{_step(name)}/inventory"))
+
+    def things(
+        self, name: str, *, kind: str | None = None, owner: str | None = None, idle: bool = False
+    ) -> list[Thing]:
+        """What is at a site, one by one."""
+        wanted = {"kind": kind, "owner": owner, "idle": "true" if idle else None}
+        return list(cast("Iterator[Thing]", self.each(f"/sites/{_step(name)}/things", **wanted)))
+
+    def finding_sums(self, *, most: int) -> FindingSums:
+        """The open findings added up, and the first ones to look at."""
+        return cast("FindingSums", self.get("/findings/summary", most=str(most)))
 
     def findings(self) -> list[Finding]:
         return list(cast("Iterator[Finding]", self.each("/findings")))

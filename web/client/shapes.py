@@ -289,3 +289,69 @@ class Finding(TypedDict):
     per_day: Money | None
     first_seen_at: str
     last_seen_at: str
+
+
+class FindingSum(TypedDict):
+    kind: str
+    site: str | None
+    count: int
+    per_day: list[Money]
+    unknown: int
+
+
+class FindingSums(TypedDict):
+    """`unknown`: how many have no known price."""
+
+    count: int
+    per_day: list[Money]
+    unknown: int
+    sums: list[FindingSum]
+    first: list[Finding]
+
+
+class Sum(TypedDict):
+    """`per_hour` null: no price is known; `unknown`: of how many."""
+
+    count: int
+    idle: int
+    size_gib: str
+    per_hour: Money | None
+    unknown: int
+
+
+class OfKind(Sum):
+    kind: str
+
+
+class OfOwner(Sum):
+    owner: str | None
+
+
+class Inventory(TypedDict):
+    site: str
+    listed_at: str | None
+    total: Sum
+    kinds: list[OfKind]
+    owners: list[OfOwner]
+
+
+class Thing(TypedDict):
+    id: str
+    site: str
+    kind: str
+    remote_id: str
+    name: str
+    owner: str | None
+    size_gib: str | None
+    instance_type: str | None
+    state: str | None
+    status: str
+    attached_to: str | None
+    created_at: str | None
+    first_seen_at: str
+    changed_at: str | None
+    seen_at: str | None
+    lease_id: str | None
+    installation: str | None
+    until: str | None
+    per_hour: Money | None

@@ -1,0 +1,75 @@
+"""What is at a site, over HTTP."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from tests.api.federation import Federation, list_site, site_document
+from web.compose import Services
+
+API = "/api/v1"
+
+
+def get(federation: Federation, path: str, **query: Any) -> Any:
+    answer = federation.client.get(f"{API}{path}", params=query)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def relist(federation: Federation, services: Services) -> None:
+    list_site(services, UUID(get(federation, "/sites/aurora")["id"]))
+
+
+def test_an_observed_site_shows_what_is_there_and_what_it_costs(federation: Federation, services: Services) -> None:
+    observed = site_document(federation.cloud, observe_only=True)
+    assert federation.client.post(f"{API}/sites", json=observed).status_code == 201
+    federation.cloud.add_foreign_servers(5)
+    relist(federation, services)
+    found = get(federation, "/sites/aurora/inventory")
+    assert found["site"] == "aurora"
+    assert found["listed_at"] is not None
+    (servers,) = [kind for kind in found["kinds"] if kind["kind"] == "server"]
+    assert (servers["count"], servers["idle"], servers["unknown"]) == (5, 0, 0)
+    assert servers["per_hour"]["commodity"] == "EUR"
+    assert sum(owner["count"] for owner in found["owners"]) == found["total"]["count"]
+    assert [finding["kind"] for finding in get(federation, "/findings")["items"]] == []
+    things = get(federation, "/sites/aurora/things", kind="server", limit=3)
+    assert len(things["items"]) == 3
+    rest = get(federation, "/sites/aurora/things", kind="server", limit=3, cursor=things["next"])
+    assert (len(rest["items"]), rest["next"]) == (2, None)
+    thing = rest["items"][0]
+    assert (thing["kind"], thing["state"], thing["lease_id"]) == ("server", "running", None)
+    assert thing["instance_type"].startswith("a1.")
+    assert thing["seen_at"] == found["listed_at"]
+    assert thing["per_hour"]["commodity"] == "EUR"
+    assert get(federation, "/sites/aurora/things", owner="nobody")["items"] == []
+    assert get(federation, "/sites/aurora/things", kind="server", idle="true")["items"] == []
+
+
+def test_a_site_that_was_not_listed_has_an_empty_inventory(federation: Federation) -> None:
+    document = site_document(federation.cloud, name="later")
+    assert federation.client.post(f"{API}/sites", json=document).status_code == 201
+    found = get(federation, "/sites/later/inventory")
+    assert (found["listed_at"], found["total"]["count"], found["kinds"]) == (None, 0, [])
+    assert found["total"]["per_hour"] is None
+
+
+def test_what_is_asked_wrongly_is_refused(federation: Federation) -> None:
+    client = federation.client
+    assert client.get(f"{API}/sites/nowhere/inventory").json()["code"] == "not_found"
+    assert client.get(f"{API}/sites/nowhere/things").json()["code"] == "not_found"
+    for query in ({"kind": "car"}, {"idle": "perhaps"}, {"size": "3"}):
+        answer = client.get(f"{API}/sites/aurora/things", params=query)
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid_input"), query
+    assert client.get(f"{API}/findings/summary", params={"most": "1000"}).status_code == 422
+
+
+def test_findings_are_summed(federation: Federation, services: Services) -> None:
+    federation.cloud.add_foreign_servers(3)
+    relist(federation, services)
+    found = get(federation, "/findings/summary", most=2)
+    assert (found["count"], found["per_day"], found["unknown"]) == (3, [], 3)
+    (one,) = found["sums"]
+    assert (one["kind"], one["site"], one["count"], one["unknown"]) == ("unknown_machine", "aurora", 3, 3)
+    assert len(found["first"]) == 2

@@ -1,0 +1,60 @@
+"""`leeway inventory`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Final
+
+import click
+
+from web.cli.command import LeewayCommand, connect, json_option, print_json
+from web.cli.inventory_view import show_all, show_one, show_things
+from web.cli.main import HELPS
+from web.client.client import Client
+
+EPILOG = """\b
+Examples:
+  leeway inventory
+  leeway inventory aurora
+  leeway inventory aurora --kind volume --idle
+  leeway inventory --owner 4f1c... --json
+"""
+_KINDS: Final = ("server", "volume", "address", "snapshot", "volume_snapshot")
+
+
+@click.command("inventory", cls=LeewayCommand, short_help=HELPS["inventory"], epilog=EPILOG)
+@click.argument("site", required=False)
+@click.option("--kind", type=click.Choice(_KINDS), help="List the things of this kind.")
+@click.option("--owner", metavar="USER", help="List what this user has, by the site's id.")
+@click.option("--idle", is_flag=True, help="List what is stopped, or attached to nothing.")
+@json_option
+def command(*, site: str | None, kind: str | None, owner: str | None, idle: bool, as_json: bool) -> None:
+    """Show what is at SITE, or at every site, and what it costs per hour by the rate cards, whoever made it.
+
+    Without an option: sums by kind and by owner, and the quota. With one: the things themselves.
+    """
+    now = datetime.now(UTC)
+    with connect() as client:
+        if kind or owner or idle:
+            names = _names(client, site)
+            things = [thing for name in names for thing in client.things(name, kind=kind, owner=owner, idle=idle)]
+            if as_json:
+                print_json(things)
+            else:
+                show_things(things, now=now)
+        elif site is not None:
+            found = client.inventory(site)
+            if as_json:
+                print_json(found)
+            else:
+                show_one(found, client.site(site)["quota"], now=now)
+        else:
+            all_of_them = [client.inventory(name) for name in _names(client, None)]
+            if as_json:
+                print_json(all_of_them)
+            else:
+                show_all(all_of_them, now=now)
+
+
+def _names(client: Client, site: str | None) -> list[str]:
+    return [site] if site is not None else sorted(one["name"] for one in client.sites())
