@@ -70,7 +70,8 @@ def _volume_summary(call: Call, volume: Volume) -> Document:
     return {"id": volume.id, "name": volume.name, "links": links(call, "volumes", volume.id)}
 
 
-def _volume_document(call: Call, volume: Volume) -> Document:
+def _volume_document(call: Call, volume: Volume, *, changing: bool = False) -> Document:
+    """`changing`: the answer to what made or changed it, which does not say whose it is."""
     document = _volume_summary(call, volume) | {
         "status": volume.status,
         "size": volume.size_gib,
@@ -89,12 +90,13 @@ def _volume_document(call: Call, volume: Volume) -> Document:
         "consistencygroup_id": None,
         "multiattach": False,
         "attachments": _attachments(volume),
-        "os-vol-tenant-attr:tenant_id": volume.project_id,
     }
+    if not changing:
+        document["os-vol-tenant-attr:tenant_id"] = volume.project_id
     if call.version >= (3, 13):
         document["group_id"] = None
     if call.version >= (3, 48):
-        document |= {"service_uuid": None, "shared_targets": False}
+        document |= {"service_uuid": call.cloud.config.identifier("service", "volume"), "shared_targets": False}
     if call.version >= (3, 63):
         document["volume_type_id"] = call.cloud.config.identifier("volume_type", _TYPE)
     if call.version >= (3, 65):
@@ -138,13 +140,12 @@ def create_volume(call: Call) -> Reply:
         user_id=call.token.user.id,
         size_gib=size,
         created=call.now,
-        updated=call.now,
         description=checked_description(wanted.get("description")),
         metadata=checked_metadata(wanted.get("metadata") or {}),
         snapshot_id=source.id if source else None,
     )
     _begin(call, volume)
-    return Reply(202, {"volume": _volume_document(call, volume)})
+    return Reply(202, {"volume": _volume_document(call, volume, changing=True)})
 
 
 def _source(call: Call, snapshot_id: Any) -> VolumeSnapshot | None:
@@ -163,8 +164,7 @@ def _size(given: Any, source: VolumeSnapshot | None) -> int:
     if size is None and source:
         return least
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-        text = f"Invalid input received: Volume size '{given}' must be an integer and greater than 0"
-        raise ApiError(400, text)
+        raise ApiError(400, f"Invalid input for field/attribute size. Value: {given}. It must be 1 or more.")
     if size < least:
         text = f"Volume size '{size}'GB cannot be smaller than the snapshot size {least}GB. They must be >= original"
         raise ApiError(400, f"Invalid input received: {text} snapshot size.")
@@ -211,7 +211,7 @@ def _begin(call: Call, thing: Volume | VolumeSnapshot) -> None:
 def update_volume(call: Call) -> Reply:
     volume = _find_volume(call, hidden_too=True)
     cinder_rest.update(call, volume, call.document("volume"))
-    return Reply(200, {"volume": _volume_document(call, volume)})
+    return Reply(200, {"volume": _volume_document(call, volume, changing=True)})
 
 
 def delete_volume(call: Call) -> Reply:
@@ -231,7 +231,7 @@ def delete_volume(call: Call) -> Reply:
 # --- snapshots ---------------------------------------------------------------------------------------------------
 
 
-def _snapshot_document(call: Call, snapshot: VolumeSnapshot) -> Document:
+def _snapshot_document(call: Call, snapshot: VolumeSnapshot, *, changing: bool = False) -> Document:
     document: Document = {
         "id": snapshot.id,
         "name": snapshot.name,
@@ -242,9 +242,12 @@ def _snapshot_document(call: Call, snapshot: VolumeSnapshot) -> Document:
         "description": snapshot.description,
         "volume_id": snapshot.volume_id,
         "metadata": dict(snapshot.metadata),
-        "os-extended-snapshot-attributes:progress": "100%" if snapshot.status == "available" else "0%",
-        "os-extended-snapshot-attributes:project_id": snapshot.project_id,
     }
+    if not changing:
+        document |= {
+            "os-extended-snapshot-attributes:progress": "100%" if snapshot.status == "available" else "0%",
+            "os-extended-snapshot-attributes:project_id": snapshot.project_id,
+        }
     if call.version >= (3, 14):
         document["group_snapshot_id"] = None
     if call.version >= (3, 41):
@@ -296,12 +299,11 @@ def create_snapshot(call: Call) -> Reply:
         volume_id=volume.id,
         size_gib=volume.size_gib,
         created=call.now,
-        updated=call.now,
         description=checked_description(wanted.get("description")),
         metadata=checked_metadata(wanted.get("metadata") or {}),
     )
     _begin(call, snapshot)
-    return Reply(202, {"snapshot": _snapshot_document(call, snapshot)})
+    return Reply(202, {"snapshot": _snapshot_document(call, snapshot, changing=True)})
 
 
 def update_snapshot(call: Call) -> Reply:
@@ -326,9 +328,11 @@ _UNUSED = {
     "backup_gigabytes": 1000,
     "groups": 10,
     "per_volume_gigabytes": -1,
-    f"volumes_{_TYPE}": -1,
-    f"gigabytes_{_TYPE}": -1,
-    f"snapshots_{_TYPE}": -1,
+    **{
+        f"{resource}_{kind}": -1
+        for resource in ("volumes", "gigabytes", "snapshots")
+        for kind in (_TYPE, "__DEFAULT__")
+    },
 }
 
 
@@ -336,14 +340,11 @@ def show_quota(call: Call) -> Reply:
     """Limits, and with `usage=True` what is in use."""
     own_project(call)
     if call.params["target"] != call.project.id:
-        raise ApiError(403, "Not authorized for this project.")
+        raise ApiError(403, "Policy doesn't allow volume_extension:quotas:show to be performed.")
     limits, used = _limits(call) | _UNUSED, _used(call)
     rows: Document = dict(limits)
     if call.query.get("usage", "false").lower() in ("true", "1"):
-        rows = {
-            name: {"limit": limit, "in_use": used.get(name, 0), "reserved": 0, "allocated": 0}
-            for name, limit in limits.items()
-        }
+        rows = {name: {"limit": limit, "in_use": used.get(name, 0), "reserved": 0} for name, limit in limits.items()}
     return Reply(200, {"quota_set": {"id": call.project.id, **rows}})
 
 

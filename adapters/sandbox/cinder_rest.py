@@ -90,9 +90,9 @@ def not_found(noun: str, identifier: str) -> ApiError:
     return ApiError(404, f"{noun} {identifier} could not be found.")
 
 
-def moment(at: datetime) -> str:
+def moment(at: datetime | None) -> str | None:
     """As Cinder writes a time: UTC, but it does not say so."""
-    return f"{at:%Y-%m-%dT%H:%M:%S.%f}"
+    return f"{at:%Y-%m-%dT%H:%M:%S.%f}" if at else None
 
 
 def links(call: Call, kind: str, identifier: str) -> list[Document]:
@@ -112,6 +112,8 @@ def collection(call: Call, noun: str, things: Iterable[ThingT], show: Callable[[
     marker = call.query.get("marker")
     if marker is not None and all(thing.id != marker for thing in chosen):
         raise not_found(noun, marker)
+    if call.query.get("limit") == "0":  # Cinder takes that at its word
+        return Reply(200, {kind: []})
     found, following = page(call, chosen, lambda thing: thing.id, default_limit=call.cloud.config.page_limit)
     body: Document = {kind: [show(thing) for thing in found]}
     if following is not None:

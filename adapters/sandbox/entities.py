@@ -316,7 +316,7 @@ class Volume:
     user_id: str
     size_gib: int
     created: datetime
-    updated: datetime
+    updated: datetime | None = None
     status: str = "creating"
     description: str | None = None
     metadata: dict[str, str] = field(default_factory=dict)
@@ -337,7 +337,7 @@ class VolumeSnapshot:
     volume_id: str
     size_gib: int
     created: datetime
-    updated: datetime
+    updated: datetime | None = None
     status: str = "creating"
     description: str | None = None
     metadata: dict[str, str] = field(default_factory=dict)

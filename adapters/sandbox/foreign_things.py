@@ -51,7 +51,6 @@ def _add_volume(cloud: Cloud, servers: list[Server], index: int, now: datetime) 
         user_id=owner.user_id,
         size_gib=_SIZES_GIB[index % len(_SIZES_GIB)],
         created=now - _AGE,
-        updated=now,
         status="available",
     )
     cloud.volumes[volume.id] = volume
@@ -73,7 +72,6 @@ def _add_volume_snapshot(cloud: Cloud, volume: Volume, now: datetime) -> None:
         volume_id=volume.id,
         size_gib=volume.size_gib,
         created=now - _AGE,
-        updated=now,
         status="available",
     )
     cloud.volume_snapshots[snapshot.id] = snapshot
