@@ -120,20 +120,9 @@ def ours(cloud: Connection) -> set[tuple[str, str]]:
 
 def test_the_tour(leeway: Commands, cloud: Connection) -> None:
     before = ours(cloud)
-    leeway("project", "add", "climate", "--institution", "home")
-    leeway("grant", "add", "first", "--project", "climate", "--amount", "100 EUR", "--until", "2099-01-01")
     leeway("site", "add", "real", "--provider", "home", "--from-clouds-yaml", str(CLOUDS), "--cloud", CLOUD, "--broker")
+    pay(leeway, cloud)
     site = leeway.json("site", "show", "real")
-    prices = "".join(f"  {offer}: {{unit: hour, unit_price: '3.60'}}\n" for offer in offers(cloud))
-    leeway(
-        "rate-card",
-        "import",
-        leeway.file(
-            "prices.yaml",
-            "kind: rate-card\nname: home\nprovider: home\ncurrency: EUR\nvalid_from: 2020-01-01T00:00:00Z\n"
-            f"bills: openstack\nprices:\n{prices}",
-        ),
-    )
     image = site["images"][0]
 
     quote = leeway.json("quote", leeway.file("tour.yaml", WORKLOAD.format(cores=1, image=json.dumps(image))))
@@ -159,5 +148,35 @@ def test_the_tour(leeway: Commands, cloud: Connection) -> None:
     assert "cores" in refusal
 
 
-def offers(cloud: Connection) -> list[str]:
-    return [flavor.name for flavor in cloud.compute.flavors()]
+def test_with_a_reader_leeway_looks_and_nothing_changes(leeway: Commands, cloud: Connection) -> None:
+    before = ours(cloud)
+    reader = ("--provider", "home", "--from-clouds-yaml", str(CLOUDS), "--cloud", "leeway-rita")
+    assert "Leeway only looks at real" in leeway("site", "add", "real", *reader)
+    pay(leeway, cloud)
+    site = leeway.json("site", "check", "real")
+    assert [step for step in site["diagnosis"] if not step["ok"] or step["hint"]] == []
+    assert site["offers"]
+    assert site["quota"]
+
+    image = json.dumps(leeway.json("site", "show", "real")["images"][0])
+    refusal = leeway("submit", "--yes", leeway.file("tour.yaml", WORKLOAD.format(cores=1, image=image)), ok=False)
+    assert "Leeway only observes this site" in " ".join(refusal.split())
+    refusal = leeway("site", "add", "real", *reader, "--broker", ok=False)
+    assert "ask for the role member" in " ".join(refusal.split())
+    assert ours(cloud) == before
+
+
+def pay(leeway: Commands, cloud: Connection) -> None:
+    """A project with a grant, and a price for every flavor of the cloud."""
+    leeway("project", "add", "climate", "--institution", "home")
+    leeway("grant", "add", "first", "--project", "climate", "--amount", "100 EUR", "--until", "2099-01-01")
+    prices = "".join(f"  {flavor.name}: {{unit: hour, unit_price: '3.60'}}\n" for flavor in cloud.compute.flavors())
+    leeway(
+        "rate-card",
+        "import",
+        leeway.file(
+            "prices.yaml",
+            "kind: rate-card\nname: home\nprovider: home\ncurrency: EUR\nvalid_from: 2020-01-01T00:00:00Z\n"
+            f"bills: openstack\nprices:\n{prices}",
+        ),
+    )
