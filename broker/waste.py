@@ -70,20 +70,18 @@ def tell_waste(site_id: UUID, look: Look, *, writing: Writing) -> None:
         prices = price_list(session, site, now=look.now)
         concerns = {(found.kind, found.key): found for found in _concerns(session, site_id, look, prices)}
         former = {(finding.kind, finding.key): finding for finding in _open(session, site_id)}
-    stale = look.now - _REFRESH
-    due = [
-        concern
-        for key, concern in concerns.items()
-        if key not in former or former[key].last_seen_at < stale or not _is_same(former[key], concern)
-    ]
-    over = sorted(finding.id for key, finding in former.items() if key not in concerns)
+    due = [found for key, found in concerns.items() if key not in former or not _is_same(former[key], found)]
     for start in range(0, len(due), _CHUNK):
         with writing() as session:
             raise_findings(session, due[start : start + _CHUNK], now=look.now)
-    for start in range(0, len(over), _CHUNK):
-        with writing() as session:
-            some = Finding.id.in_(over[start : start + _CHUNK])
-            session.execute(update(Finding).where(some).values(resolved_at=look.now))
+    refreshed = look.now - _REFRESH
+    stale = [one.id for key, one in former.items() if key in concerns and one.last_seen_at < refreshed]
+    over = [finding.id for key, finding in former.items() if key not in concerns]
+    for ids, values in ((stale, {"last_seen_at": look.now}), (over, {"resolved_at": look.now})):
+        for start in range(0, len(ids), _CHUNK):
+            with writing() as session:
+                some = Finding.id.in_(ids[start : start + _CHUNK])
+                session.execute(update(Finding).where(some).values(values))
 
 
 def is_idle() -> ColumnElement[bool]:
@@ -121,14 +119,14 @@ def _judge(thing: Thing, look: Look, *, is_free: bool) -> tuple[str, str] | None
         return PAST_END, f"of installation {thing.installation} was to end {_day(thing.until)}, and is still there"
     match thing.kind:
         case ThingKind.SERVER if since <= look.now - tolerance.machine and not is_free:
-            return IDLE_MACHINE, f"is stopped{_since(thing)}, and keeps its place ({thing.raw_status})"
+            return IDLE_MACHINE, f"has been stopped{_since(thing)}, and keeps its place ({thing.raw_status})"
         case ThingKind.ADDRESS:
-            return IDLE_ADDRESS, f"leads to nothing{_since(thing)}"
+            return IDLE_ADDRESS, f"has led to nothing{_since(thing)}"
         case ThingKind.VOLUME if since <= look.now - tolerance.volume:
-            return ORPHAN_VOLUME, f"is attached to nothing{_since(thing)} ({thing.raw_status})"
+            return ORPHAN_VOLUME, f"has been attached to nothing{_since(thing)} ({thing.raw_status})"
         case ThingKind.SNAPSHOT | ThingKind.VOLUME_SNAPSHOT:
             said = thing.created_at is not None
-            return OLD_SNAPSHOT, f"is of {_day(thing.created_at)}" if said else f"is older than {_day(since)}"
+            return OLD_SNAPSHOT, f"was made {_day(thing.created_at)}" if said else f"is older than {_day(since)}"
         case _:
             return None
 

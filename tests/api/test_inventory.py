@@ -73,3 +73,13 @@ def test_findings_are_summed(federation: Federation, services: Services) -> None
     (one,) = found["sums"]
     assert (one["kind"], one["site"], one["count"], one["unknown"]) == ("unknown_machine", "aurora", 3, 3)
     assert len(found["first"]) == 2
+
+
+def test_the_page_shows_the_first_findings_and_how_many_more_there_are(
+    federation: Federation, services: Services
+) -> None:
+    federation.cloud.add_foreign_servers(23)
+    relist(federation, services)
+    page = federation.client.get("/").text
+    assert page.count("was not made by Leeway") == 20
+    assert f"And {get(federation, '/findings/summary')['count'] - 20} more" in page

@@ -21,7 +21,7 @@ from broker.paging import Page
 from broker.quote_views import quote_view
 from broker.quotes import get_quote
 from broker.restored import look
-from broker.site_views import list_findings, list_sites
+from broker.site_views import list_sites, sum_findings
 from broker.units import show_memory
 from broker.values import Amount, plain
 from broker.workload_views import EventView, Wanted, find_order, list_workloads, timeline, workload_view
@@ -82,7 +82,7 @@ class Pages:
             following=None if found.next is None else to_cursor(found.next),
             is_first=query.cursor is None,
             sites=list_sites(session, Page(limit=200)).items,
-            findings=list_findings(session, Page(limit=20)),
+            findings=sum_findings(session, most=20),
         )
 
     def workload(self, ref: str, session: Transaction) -> Response:

@@ -106,20 +106,16 @@ def test_the_first_listing_tells_what_was_so_before(observed: Observed) -> None:
     backup = thing(ThingKind.VOLUME_SNAPSHOT, size_gib=None)
     observed.shows(observed.machine(), VOLUME, ADDRESS, SNAPSHOT, backup, at=START)
     found = {(finding.kind, finding.text): finding.per_day for finding in observed.open()}
+    since = "since before 2026-10-01, made 2026-03-15"
+    server = f"machine web of alice has been stopped {since}, and keeps its place (STOPPED)"
     assert found == {
-        (
-            "idle_machine",
-            "machine web of alice is stopped since before 2026-10-01, made 2026-03-15, and keeps its place (STOPPED)",
-        ): Decimal("0.96"),
-        ("idle_address", "address a-address leads to nothing since before 2026-10-01, made 2026-03-15"): Decimal(
-            "0.096"
+        ("idle_machine", server): Decimal("0.96"),
+        ("idle_address", f"address a-address has led to nothing {since}"): Decimal("0.096"),
+        ("orphan_volume", f"volume a-volume of 100 GiB has been attached to nothing {since} (available)"): Decimal(
+            "0.48"
         ),
-        (
-            "orphan_volume",
-            "volume a-volume of 100 GiB is attached to nothing since before 2026-10-01, made 2026-03-15 (available)",
-        ): Decimal("0.48"),
-        ("old_snapshot", "snapshot a-snapshot of 100 GiB is of 2026-03-15"): Decimal("0.24"),
-        ("old_snapshot", "snapshot of a volume a-volume_snapshot is of 2026-03-15"): None,
+        ("old_snapshot", "snapshot a-snapshot of 100 GiB was made 2026-03-15"): Decimal("0.24"),
+        ("old_snapshot", "snapshot of a volume a-volume_snapshot was made 2026-03-15"): None,
     }
     assert {finding.commodity for finding in observed.open() if finding.per_day is not None} == {"EUR"}
 
@@ -147,7 +143,7 @@ def test_days_are_counted_from_the_change_that_was_seen(observed: Observed) -> N
     assert observed.kinds() == []
     observed.shows(observed.machine(), VOLUME, at=START + 8 * DAY)
     assert observed.kinds() == ["idle_machine", "orphan_volume"]
-    assert "is stopped since 2026-10-02, and" in observed.open()[0].text
+    assert "has been stopped since 2026-10-02, and" in observed.open()[0].text
     observed.shows(running, held, at=START + 9 * DAY)
     assert observed.kinds() == []
 
@@ -158,6 +154,10 @@ def test_findings_close_when_the_thing_is_gone(observed: Observed) -> None:
     assert observed.kinds() == ["idle_address"]
     observed.shows(at=START + 2 * DAY)
     assert observed.kinds() == []
+    with observed.world.sessions() as session:
+        closed = {one.kind: (one.last_seen_at, one.resolved_at) for one in session.scalars(select(Finding))}
+    assert closed["orphan_volume"] == (START, START + DAY)
+    assert closed["idle_address"] == (START + DAY, START + 2 * DAY)
 
 
 def test_an_open_finding_is_written_once_an_hour_or_when_it_changes(observed: Observed) -> None:
