@@ -24,6 +24,7 @@ from broker.remote import (
     PartKind,
     PartSpec,
     RemoteImage,
+    RemoteMachine,
     RemoteNetwork,
     RemoteOffer,
     RemotePart,
@@ -128,6 +129,31 @@ class Endings(Protocol):
 
     def ended_at(self, remote_id: str, *, since: datetime, deadline: Deadline) -> datetime | None:
         """When it ended, by the site's own word; None where the site no longer says. `since`: when it was last seen."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Which machines of one credential scope changed since a time; all of them, or it is an error.
+
+    A machine that went without a deletion, or that the site forgot since, is in none: a full listing finds that out.
+
+    Attributes:
+        machines: as they are now; some may have changed a little earlier, because the site's clock may differ.
+        ended: remote id -> when the site deleted it, None where it does not say.
+    """
+
+    scope: str
+    machines: tuple[RemoteMachine, ...]
+    ended: Mapping[str, datetime | None]
+
+
+@runtime_checkable
+class Increments(Protocol):
+    """The site can say what changed since a time, for less than a listing costs."""
+
+    def changes(self, *, since: datetime, deadline: Deadline) -> Changes:
+        """Every machine made, changed or deleted at `since` or later, all pages; raises as `listing`."""
         ...
 
 

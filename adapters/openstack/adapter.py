@@ -1,4 +1,4 @@
-"""The OpenStack adapter: `CloudAdapter`, `Powers`, `Shelves` and `Endings` for one site and one credential."""
+"""The OpenStack adapter: `CloudAdapter`, `Powers`, `Shelves`, `Endings`, `Increments` for one site and credential."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from adapters.openstack.login import Credential
 from adapters.openstack.networks import NetworkChoice
 from adapters.openstack.session import Session
 from broker.errors import InvalidInput
+from broker.ports import Changes
 from broker.remote import (
     Capability,
     Deadline,
@@ -118,6 +119,9 @@ class OpenStack:
 
     def ended_at(self, remote_id: str, *, since: datetime, deadline: Deadline) -> datetime | None:
         return inventory.ended_at(self._session, remote_id, since=since, deadline=deadline)
+
+    def changes(self, *, since: datetime, deadline: Deadline) -> Changes:
+        return inventory.changes(self._session, since=since, deadline=deadline)
 
     def close(self) -> None:
         """Close idle connections; for who drops the adapter."""

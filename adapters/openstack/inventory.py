@@ -7,17 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID
 
 from adapters.cloud import foreign, lease_in, part_name, tags_in_metadata, tags_in_text, utc
+from adapters.openstack import things
 from adapters.openstack.faults import says_gone
 from adapters.openstack.session import Call, Document, Service, Session, get, json_object, list_of
-from adapters.openstack.snapshots import read_snapshot, snapshots
+from adapters.openstack.snapshots import read_owned_image, read_snapshot, snapshots
 from adapters.openstack.states import machine_state
 from broker.errors import SiteUnknown
-from broker.remote import Deadline, Listing, PartKind, RemoteMachine, RemotePart
+from broker.ports import Changes
+from broker.remote import Deadline, Listing, PartKind, RemoteMachine, RemotePart, RemoteThing
 from broker.threads import DaemonThreads
 
 # Service, path and JSON key of one; Glance puts an image under no key.
@@ -59,6 +62,7 @@ def read_server(server: Document) -> RemoteMachine:
             utc(server.get("OS-SRV-USG:launched_at")),
             _addresses(server.get("addresses")),
             fault.get("message") if fault else None,
+            server.get("user_id"),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise foreign("reading a server", f"{server.get('id')} is not as Nova writes it") from error
@@ -140,24 +144,42 @@ def part_document(session: Session, kind: PartKind, remote_id: str, deadline: De
     return document
 
 
+# --- what changed ------------------------------------------------------------------------------------------------
+
 # The site's clock may differ from ours; a site check complains from one minute on.
 _CLOCKS_DIFFER = timedelta(minutes=5)
 
 
-def ended_at(session: Session, server_id: str, *, since: datetime, deadline: Deadline) -> datetime | None:
-    """When a deleted server ended; None where Nova does not say: never deleted, purged, or lost without a deletion.
+def _changed_since(since: datetime, doing: str) -> Call:
+    """The request for the servers that changed. Only here Nova shows deleted ones to a project's own users."""
+    earlier = f"{(since - _CLOCKS_DIFFER).astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    return get(Service.COMPUTE, "/servers/detail", doing, **{"changes-since": earlier})
 
-    Nova shows deleted servers to a project's own users among those changed since a time.
-    """
-    changed_since = f"{(since - _CLOCKS_DIFFER).astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
-    query = {"changes-since": changed_since}
-    call = get(Service.COMPUTE, "/servers/detail", f"asking when server {server_id} ended", **query)
+
+def ended_at(session: Session, server_id: str, *, since: datetime, deadline: Deadline) -> datetime | None:
+    """When a deleted server ended; None where Nova does not say: never deleted, purged, or lost without a deletion."""
+    call = _changed_since(since, f"asking when server {server_id} ended")
 
     def ending(server: Document) -> datetime | None:
         is_it = server["id"] == server_id and server.get("status") == "DELETED"
         return utc(server.get("OS-SRV-USG:terminated_at")) if is_it else None
 
     return next(iter(session.all(call, "servers", ending, deadline)), None)
+
+
+def changes(session: Session, *, since: datetime, deadline: Deadline) -> Changes:
+    """The servers that changed, and the ends of those that were deleted."""
+    ended: dict[str, datetime | None] = {}
+
+    def living(server: Document) -> RemoteMachine | None:
+        if server.get("status") != "DELETED":
+            return read_server(server)
+        ended[server["id"]] = utc(server.get("OS-SRV-USG:terminated_at"))
+        return None
+
+    call = _changed_since(since, "listing what changed")
+    machines = session.all(call, "servers", living, deadline)
+    return Changes(scope=scope(session, deadline), machines=tuple(machines), ended=ended)
 
 
 # --- the parts of a lease ----------------------------------------------------------------------------------------
@@ -214,32 +236,56 @@ def scope(session: Session, deadline: Deadline) -> str:
 
 
 def listing(session: Session, deadline: Deadline) -> Listing:
-    """All servers of the project; of the other parts those that carry a name or tags of Leeway's.
+    """Everything of the project; of ports and key pairs only what carries a name or tags of Leeway's.
 
-    The five lists are read at the same time: three services answer them, and each takes seconds for thousands.
+    The lists are read at the same time: four services answer them, and each takes seconds for thousands.
     """
     token = session.token(deadline)
     servers = get(Service.COMPUTE, "/servers/detail", "listing the servers")
     # `project_id`: an administrator's credential would list everybody's. `fields`: the whole is ten times as long.
-    mine: dict[str, str | tuple[str, ...]] = {
-        "project_id": token.project_id,
-        "fields": ("id", "name", "description"),
-    }
-    ports = get(Service.NETWORK, "/v2.0/ports", "listing the ports", **mine)
-    addresses = get(Service.NETWORK, "/v2.0/floatingips", "listing the addresses", **mine)
+    fields = ("id", "name", "description")
+    ports = get(Service.NETWORK, "/v2.0/ports", "listing the ports", project_id=token.project_id, fields=fields)
+    addresses = get(
+        Service.NETWORK,
+        "/v2.0/floatingips",
+        "listing the addresses",
+        project_id=token.project_id,
+        fields=things.ADDRESS_FIELDS,
+    )
+    images = get(Service.IMAGE, "/v2/images", "listing the images", owner=token.project_id)
     with DaemonThreads("listing") as pool:
         parts = (
             pool.submit(_key_pairs, session, deadline),
             pool.submit(session.all, ports, "ports", _our_port, deadline),
-            pool.submit(session.all, addresses, "floatingips", _our_address, deadline),
-            pool.submit(snapshots, session, deadline, doing="listing the snapshots"),
         )
+        both = (
+            pool.submit(session.all, addresses, "floatingips", _see_address, deadline),
+            pool.submit(session.all, images, "images", partial(_see_image, token.project_id), deadline),
+        )
+        others = pool.submit(things.cinder_things, session, deadline)
         machines = session.all(servers, "servers", read_server, deadline)
+    seen = [pair for found in both for pair in found.result()]
     return Listing(
         scope=scope(session, deadline),
         machines=tuple(machines),
-        parts=tuple(part for found in parts for part in found.result()),
+        parts=(
+            *(part for found in parts for part in found.result()),
+            *(part for part, _ in seen if part is not None),
+        ),
+        things=(
+            *(thing for _, thing in seen if thing is not None),
+            *others.result(),
+        ),
     )
+
+
+def _see_address(address: Document) -> tuple[RemotePart | None, RemoteThing | None]:
+    return _our_address(address), things.read_address(address)
+
+
+def _see_image(owner: str, image: Document) -> tuple[RemotePart | None, RemoteThing | None]:
+    seen = read_owned_image(image, owner)
+    return (None, None) if seen is None else (_if_ours(seen), things.read_image(image, seen))
 
 
 def _key_pairs(session: Session, deadline: Deadline) -> list[RemotePart]:

@@ -213,17 +213,29 @@ def read_network(network: Document, project_id: str) -> RemoteNetwork | None:
 
 _NOVA = {"instances": "instances", "cores": "cores", "ram": "memory_mib"}
 _NEUTRON = {"floatingip": "floating_ips", "port": "ports"}
+_CINDER = {
+    "gigabytes": "volume_gib",
+    "volumes": "volumes",
+    "snapshots": "snapshots",
+}  # what it calls a gigabyte is a GiB
 
 
 def read_quotas(session: Session, deadline: Deadline) -> list[RemoteQuota]:
-    """Nova's quota of servers and Neutron's of addresses and ports; Nova's own of addresses is a relic, always -1."""
+    """Nova's quota of servers, Neutron's of addresses and ports, Cinder's of volumes where there is a Cinder.
+
+    Nova's own quota of addresses is a relic, always -1.
+    """
     project_id = session.token(deadline).project_id
     nova = get(Service.COMPUTE, f"/os-quota-sets/{project_id}/detail", "reading Nova's quota")
     neutron = get(Service.NETWORK, f"/v2.0/quotas/{project_id}/details.json", "reading Neutron's quota")
-    return [
+    quotas = [
         *_quotas(session.one(nova, "quota_set", deadline), _NOVA, "in_use", nova.doing),
         *_quotas(session.one(neutron, "quota", deadline), _NEUTRON, "used", neutron.doing),
     ]
+    if session.has(Service.VOLUME, deadline):
+        cinder = get(Service.VOLUME, f"/os-quota-sets/{project_id}", "reading Cinder's quota", usage="True")
+        quotas += _quotas(session.one(cinder, "quota_set", deadline), _CINDER, "in_use", cinder.doing)
+    return quotas
 
 
 def _quotas(document: Document, names: dict[str, str], used_key: str, doing: str) -> list[RemoteQuota]:

@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 from adapters.cloud import Bulkhead, Fault, error_for, every_page, foreign, seconds_in
 from adapters.openstack.faults import read_fault
 from adapters.openstack.login import Credential, Token, read_token
+from adapters.openstack.roots import catalogue_types, service_root
 from adapters.wire import Answer, SiteConnection
 from broker.errors import InvalidInput, SiteBusy, SiteDenied, SiteError, SiteRefused, SiteUnknown
 from broker.remote import Deadline, SiteAddress
@@ -28,22 +29,25 @@ _DENIAL_SECONDS = 5.0
 
 
 class Service(StrEnum):
-    """The services used, by their type in the catalogue."""
+    """The services used, by their type in the catalogue. Cinder may be missing: see `Session.has`."""
 
     IDENTITY = "identity"
     COMPUTE = "compute"
     IMAGE = "image"
     NETWORK = "network"
+    VOLUME = "volumev3"
 
 
-# What is asked for; a site that allows less sends smaller pages. Nova allows 1,000 unless told otherwise, Neutron any
-# number, and only three fields of its things are asked for.
-_PAGES = {Service.COMPUTE: 1_000, Service.IMAGE: 1_000, Service.NETWORK: 10_000}
+# What is asked for; a site that allows less sends smaller pages. Nova and Cinder allow 1,000 unless told otherwise,
+# Neutron any number, and only a few fields of its things are asked for.
+_PAGES = {Service.COMPUTE: 1_000, Service.IMAGE: 1_000, Service.NETWORK: 10_000, Service.VOLUME: 1_000}
+# The service's name in the header that asks for a microversion.
+_VERSIONED = {Service.COMPUTE: "compute", Service.VOLUME: "volume"}
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request. `doing` begins the text of its errors; `microversion` is Nova's, 2.1 where None.
+    """One request. `doing` begins the text of its errors; `microversion` is of Nova or Cinder, the lowest where None.
 
     `headers` come beside those of every request.
     """
@@ -173,7 +177,7 @@ class Session:
     def _ask(self, channel: dict[Service, SiteConnection], call: Call, token: Token, deadline: Deadline) -> Answer:
         headers = {**call.headers, "X-Auth-Token": token.value, "Accept": "application/json"}
         if call.microversion:
-            headers["OpenStack-API-Version"] = f"compute {call.microversion}"
+            headers["OpenStack-API-Version"] = f"{_VERSIONED[call.service]} {call.microversion}"
         body = None
         if call.body is not None:
             headers["Content-Type"] = "application/json"
@@ -233,6 +237,18 @@ class Session:
             finally:
                 self._idle.append(channel)
 
+    def has(self, service: Service, deadline: Deadline) -> bool:
+        """Whether the catalogue names the service for the site's region; if it does and `root` fails, that is an error.
+
+        A project without volumes and a catalogue that does not say where they are must not look the same.
+        """
+        token, region = self.token(deadline), self.site.region
+        return any(
+            region in (None, endpoint.region)
+            for kind in catalogue_types(service)
+            for endpoint in token.catalog.get_endpoints(service_type=kind)  # type: ignore[no-untyped-call] # libcloud is typed in part
+        )
+
     def root(self, service: Service, token: Token) -> str:
         """The service's address in the token's catalogue, without what the paths of this adapter begin with.
 
@@ -245,13 +261,14 @@ class Session:
             self._roots = (token, {})
         roots = self._roots[1]
         if service not in roots:
-            url = token.endpoint(service, self.site.region)
+            kinds = catalogue_types(service)
+            url = next(filter(None, (token.endpoint(kind, self.site.region) for kind in kinds)), None)
             if url is None or urlsplit(url).scheme not in ("http", "https"):
                 raise SiteDenied(
                     f"the catalogue has no {service} service in region {self.site.region or '(none named)'}",
                     hint=f"Regions with machines: {', '.join(token.regions()) or 'none'}.",
                 )
-            roots[service] = _service_root(service, url)
+            roots[service] = service_root(service, url, token.project_id)
         return roots[service]
 
     def _good_token(
@@ -373,12 +390,3 @@ def identity_root(endpoint: str) -> str:
     for ending in ("/auth/tokens", "/v3", "/v2.0"):
         path = path.removesuffix(ending)
     return f"{parts.scheme}://{parts.netloc}{path}"
-
-
-def _service_root(service: Service, url: str) -> str:
-    root = url.rstrip("/")
-    if service is Service.NETWORK:
-        return root.removesuffix("/v2.0")
-    if service is Service.IMAGE:
-        return root.removesuffix("/v2")
-    return root if "/v2" in urlsplit(root).path else f"{root}/v2.1"

@@ -70,22 +70,24 @@ def _whole(value: Any) -> int:
     return value if isinstance(value, int) and value > 0 else 0
 
 
-def snapshots(session: Session, deadline: Deadline, *, doing: str, lease: UUID | None = None) -> list[RemoteSnapshot]:
-    """Every snapshot with a name or tags of ours, of one lease if it is given.
+def read_owned_image(image: Document, owner: str) -> RemoteSnapshot | None:
+    """As `read_snapshot`; None for an image of another project, as an old Glance or an administrator's view shows."""
+    return read_snapshot(image) if image.get("owner") == owner else None
+
+
+def snapshots(session: Session, deadline: Deadline, *, doing: str, lease: UUID) -> list[RemoteSnapshot]:
+    """Every snapshot with the name or tags of a lease.
 
     Glance is asked for all images that the project owns, whatever their visibility, and for nobody else's. It could be
-    asked for those with a certain tag, but not for those with any; nor would it then tell of one whose tags a person
-    took away. A project has few images, mostly one page. One that a person hid (`os_hidden`) is not among them.
+    asked for those with a certain tag, but would not then tell of one whose tags a person took away. A project has few
+    images, mostly one page. One that a person hid (`os_hidden`) is not among them.
     """
     owner = session.token(deadline).project_id
 
-    def if_ours(image: Document) -> RemoteSnapshot | None:
-        if image.get("owner") != owner:  # an old Glance, or an administrator's view
-            return None
-        found = read_snapshot(image)
+    def if_its(image: Document) -> RemoteSnapshot | None:
+        found = read_owned_image(image, owner)
         if found is None:
             return None
-        leases = {lease_in(found.name), found.tags.lease if found.tags else None} - {None}
-        return found if (lease in leases if lease else leases) else None
+        return found if lease in (lease_in(found.name), found.tags.lease if found.tags else None) else None
 
-    return session.all(get(Service.IMAGE, "/v2/images", doing, owner=owner), "images", if_ours, deadline)
+    return session.all(get(Service.IMAGE, "/v2/images", doing, owner=owner), "images", if_its, deadline)

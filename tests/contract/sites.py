@@ -16,7 +16,7 @@ from adapters.sandbox import SandboxCloud, profile, running
 from adapters.sandbox.config import ServerFence, Timing
 from adapters.sandbox.images import Wish, take_snapshot
 from broker.ports import CloudAdapter
-from broker.remote import Deadline, Fence, MachineSpec, PartKind, RemotePart, Secret, SiteAddress, Tags
+from broker.remote import Deadline, Fence, MachineSpec, PartKind, RemotePart, Secret, SiteAddress, Tags, ThingKind
 
 PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHJlYWQgdGhlIGNvbnRyYWN0IGZpcnN0LCB0aGVu alice@laptop"
 PAGE = 5  # machines in one page of the sandbox
@@ -76,9 +76,10 @@ class ContractSite:
 
     adapter: CloudAdapter
     machine: MachineSpec
-    trouble: Callable[[Occasion, PartKind, Trouble, int | None], None]  # None: until calm
+    trouble: Callable[[Occasion, PartKind | ThingKind, Trouble, int | None], None]  # None: until calm
     calm: Callable[[], None]
     existing: Callable[[PartKind, uuid.UUID], int]  # by the cloud's own account
+    everything: Callable[[ThingKind], set[str]]  # the ids of what exists, by the cloud's own account
     most_active: Callable[[uuid.UUID], int]  # machines of a lease at one time, by the cloud's own account
     add_strangers: Callable[[int], None]
     save_by_hand: Callable[[str, str], None]  # what a person does with a machine: an image of it, of this name
@@ -134,16 +135,18 @@ _FAULTS = {
     Trouble.HIDDEN: ("hidden", 0.5),
     Trouble.VANISH: ("vanish", 0.0),
 }
-_COLLECTIONS = {
+_COLLECTIONS: dict[PartKind | ThingKind, tuple[str, str, str]] = {
     PartKind.KEY_PAIR: ("compute", "/os-keypairs", "key_pair"),
     PartKind.PORT: ("network", "/ports", "port"),
     PartKind.SERVER: ("compute", "/servers", "server"),
     PartKind.ADDRESS: ("network", "/floatingips", "floating_ip"),
     PartKind.SNAPSHOT: ("image", "/images", "snapshot"),
+    ThingKind.VOLUME: ("volume", "/volumes", "volume"),
+    ThingKind.VOLUME_SNAPSHOT: ("volume", "/snapshots", "volume_snapshot"),
 }
 
 
-def _request(occasion: Occasion, kind: PartKind) -> tuple[str | None, str | None, str | None]:
+def _request(occasion: Occasion, kind: PartKind | ThingKind) -> tuple[str | None, str | None, str | None]:
     """Service, method and path of the request that an occasion is."""
     service, path, _ = _COLLECTIONS[kind]
     if occasion is Occasion.MAKE:
@@ -163,7 +166,7 @@ def _openstack_site(cloud: SandboxCloud, registry: Registry, kind: str) -> Contr
     secret = Secret({"username": "leeway", "password": "sandbox", "project_name": "leeway"})
     adapter = registry.open(address, secret)
 
-    def trouble(occasion: Occasion, kind: PartKind, what: Trouble, times: int | None) -> None:
+    def trouble(occasion: Occasion, kind: PartKind | ThingKind, what: Trouble, times: int | None) -> None:
         fault, seconds = _FAULTS[what]
         service, method, path = _request(occasion, kind)
         cloud.faults.add(fault, service=service, method=method, path=path, times=times, seconds=seconds)
@@ -173,6 +176,10 @@ def _openstack_site(cloud: SandboxCloud, registry: Registry, kind: str) -> Contr
         alive = cloud.log.alive(noun)
         entries = [entry for entry in cloud.log.entries(kind=noun, event="created") if entry.id in alive]
         return sum(lease.hex in entry.name for entry in entries)
+
+    def everything(kind: ThingKind) -> set[str]:
+        nouns = ("snapshot", "image") if kind is ThingKind.SNAPSHOT else (_COLLECTIONS[kind][2],)
+        return {identifier for noun in nouns for identifier in cloud.log.alive(noun)}
 
     def most_active(lease: uuid.UUID) -> int:
         return cloud.log.most_active("leeway:lease").get(str(lease), 0)
@@ -205,6 +212,7 @@ def _openstack_site(cloud: SandboxCloud, registry: Registry, kind: str) -> Contr
         trouble=trouble,
         calm=cloud.faults.clear,
         existing=existing,
+        everything=everything,
         most_active=most_active,
         add_strangers=add_strangers,
         save_by_hand=save_by_hand,
@@ -219,7 +227,16 @@ Fresh = Callable[[float], ContractSite]
 @contextmanager
 def openstack_on_sandbox(kind: str, fence: ServerFence) -> Iterator[Fresh]:
     """A new project's worth of cloud at each call."""
-    config = dataclasses.replace(profile("aurora"), fence=fence, foreign_servers=2, page_limit=PAGE)
+    config = dataclasses.replace(
+        profile("aurora"),
+        fence=fence,
+        foreign_servers=2,
+        foreign_volumes=2 * PAGE + 1,
+        foreign_volume_snapshots=PAGE + 1,
+        foreign_addresses=PAGE + 1,
+        foreign_images=PAGE + 1,
+        page_limit=PAGE,
+    )
     registry = Registry()
     with running(config) as cloud:
 

@@ -25,6 +25,7 @@ from broker.remote import (
     PartKind,
     RemoteMachine,
     RemoteSnapshot,
+    RemoteThing,
     Secret,
     SnapshotState,
     Tags,
@@ -381,3 +382,69 @@ def test_what_is_wrong_is_told_apart(open_as: Open, entry: str, changes: dict[st
     failed = [found for found in open_as(entry, **changes).check(deadline=soon()) if not found.ok]
     assert [found.step for found in failed] == [step]
     assert words in f"{failed[0].detail} {failed[0].hint}"
+
+
+def seen_by(adapter: OpenStack, ids: set[str]) -> dict[str, RemoteThing]:
+    """Of the listing's things those of these ids; public images are none of the project's things."""
+    things = adapter.listing(deadline=soon()).things
+    assert not [thing for thing in things if thing.name in ("cirros", "ubuntu-22.04")]
+    return {thing.remote_id: thing for thing in things if thing.remote_id in ids}
+
+
+def test_things_of_all_kinds_and_changes_are_shown_to_who_may_only_read(
+    open_as: Open, alice: OpenStack, by_hand: Connection
+) -> None:
+    rita, owner = open_as("leeway-rita"), by_hand.current_user_id
+    storage: Any = by_hand.block_storage
+    begun = datetime.now(UTC)
+    machine, tags = replace(spec(alice), ssh_key=None), new_tags()
+    made = launch(alice, machine, tags)
+    server, free = made[PartKind.SERVER], ""
+    volume = storage.create_volume(name="data", size=2)
+    image: Any = by_hand.image.create_image("own", visibility="private")
+    upload(by_hand, image.id)
+    outside = by_hand.network.find_network("public", ignore_missing=False)
+    try:
+        free = by_hand.network.create_ip(floating_network_id=outside.id).id
+        wait_for(alice, server, MachineState.RUNNING)
+        volume = storage.wait_for_status(volume, "available", interval=1, wait=int(SECONDS))
+        saved_volume = storage.create_snapshot(volume_id=volume.id, name="backup")
+        storage.wait_for_status(saved_volume, "available", interval=1, wait=int(SECONDS))
+        ids = {volume.id, saved_volume.id, image.id, free, made[PartKind.ADDRESS]}
+        things = seen_by(rita, ids)
+        assert {
+            remote_id: (str(thing.kind), thing.owner, thing.attached_to) for remote_id, thing in things.items()
+        } == {
+            volume.id: ("volume", owner, None),
+            saved_volume.id: ("volume_snapshot", owner, None),
+            image.id: ("snapshot", None, None),
+            free: ("address", None, None),
+            made[PartKind.ADDRESS]: ("address", None, server),
+        }
+        sizes = {str(thing.kind): thing.size_gib for thing in things.values() if thing.size_gib}
+        assert sizes == {"volume": 2, "volume_snapshot": 2, "snapshot": Decimal("0.001")}
+        assert things[volume.id].name == "data"
+        assert [thing.remote_id for thing in things.values() if thing.tags] == [made[PartKind.ADDRESS]]
+        assert all(begun - timedelta(minutes=1) < (thing.created_at or begun) for thing in things.values())
+        assert None not in {thing.created_at for thing in things.values()}
+        used = {quota.resource: quota.used for quota in rita.quotas(deadline=soon())}
+        assert [used[name] for name in ("volumes", "volume_gib", "snapshots")] == [1, 4, 1]
+
+        by_hand.compute.create_volume_attachment(server, volume.id)
+        storage.wait_for_status(volume, "in-use", interval=1, wait=int(SECONDS))
+        assert seen_by(rita, {volume.id})[volume.id].attached_to == server
+        changed = rita.changes(since=begun, deadline=soon())
+        assert {found.remote_id: found.owner for found in changed.machines}[server] == owner
+        assert server not in changed.ended
+    finally:
+        remove(alice, machine, made)
+        storage.wait_for_status(volume, "available", interval=1, wait=int(SECONDS))
+        for snapshot in storage.snapshots(volume_id=volume.id):
+            storage.delete_snapshot(snapshot)
+            storage.wait_for_delete(snapshot, interval=1, wait=int(SECONDS))
+        storage.delete_volume(volume)
+        by_hand.image.delete_image(image)
+        if free:
+            by_hand.network.delete_ip(free)
+    assert seen_by(rita, {free, image.id}) == {}
+    assert rita.changes(since=begun, deadline=soon()).ended[server] is not None
