@@ -30,6 +30,8 @@ _SERVICES = ("Nova", "Neutron", "Glance", "Cinder")
 _SERVERS = get(Service.COMPUTE, "/servers/detail", "reading the servers", limit="1")
 _PORTS = get(Service.NETWORK, "/v2.0/ports", "reading the ports", limit="1")
 _ADDRESSES = get(Service.NETWORK, "/v2.0/floatingips", "reading the addresses", limit="1")
+_VOLUMES = get(Service.VOLUME, "/volumes/detail", "reading the volumes", limit="1")
+_SNAPSHOTS = get(Service.VOLUME, "/snapshots/detail", "reading the volumes' snapshots", limit="1")
 
 
 def check(session: Session, deadline: Deadline) -> list[Diagnosis]:
@@ -48,10 +50,11 @@ def _steps(session: Session, deadline: Deadline) -> Iterator[Diagnosis]:
     try:
         token = session.token(deadline)
     except SiteError as error:
-        yield from _clock(skew)
+        if skew is not None:
+            yield _clock(skew)
         yield why_no_login(session, error, deadline)
         return
-    yield from _clock(skew, _odd_times(token, asked_at))
+    yield _clock(skew, _odd_times(token, asked_at))
     yield Diagnosis("credential", ok=True, detail=f"{session.credential.user} is logged in")
     project = _project(token, observe_only=session.site.observe_only)
     yield project
@@ -161,16 +164,23 @@ def _odd_times(token: Token, asked_at: datetime) -> str | None:
     return None
 
 
-def _clock(skew: float | None, odd: str | None = None) -> Iterator[Diagnosis]:
-    ok = odd is None and (skew is None or abs(skew) <= _MOST_SKEW_SECONDS)
-    found = [] if skew is None else [f"this machine's clock and the site's differ by {abs(skew):.0f} s"]
-    found += [] if odd is None else [odd]
-    hint = (
-        "Times of machines, and so their cost, would be wrong, and tokens may be refused: set the clock (NTP) that is "
-        "off, this machine's or Keystone's."
+def _clock(skew: float | None, odd: str | None = None) -> Diagnosis:
+    """The step, by the web server's clock where it tells its time, and by the times of a new token."""
+    if skew is None:
+        found = odd or "the times of a new token are right"
+    else:
+        found = f"this machine's clock and the site's differ by {abs(skew):.0f} s" + (f"; {odd}" if odd else "")
+    if odd is None and abs(skew or 0.0) <= _MOST_SKEW_SECONDS:
+        return Diagnosis("clock", ok=True, detail=found)
+    return Diagnosis(
+        "clock",
+        ok=False,
+        detail=found,
+        hint=(
+            "Times of machines, and so their cost, would be wrong, and tokens may be refused: set the clock (NTP) "
+            "that is off, this machine's or Keystone's."
+        ),
     )
-    if found:
-        yield Diagnosis("clock", ok=ok, detail="; ".join(found), hint=None if ok else hint)
 
 
 # --- the catalogue -----------------------------------------------------------------------------------------------
@@ -215,6 +225,7 @@ def _readings(session: Session, token: Token, deadline: Deadline) -> Iterator[Di
         ("machines", "Nova", lambda: _first(session, _SERVERS, "servers", deadline)),
         ("ports", "Neutron", lambda: _first(session, _PORTS, "ports", deadline)),
         ("addresses", "Neutron", lambda: _first(session, _ADDRESSES, "floatingips", deadline)),
+        ("volumes", "Cinder", lambda: _volumes(session, deadline)),
         ("networks", "Neutron", lambda: _networks(session, deadline)),
     )
     for step, service, read in steps:
@@ -241,7 +252,8 @@ def _denied(session: Session, token: Token, error: SiteDenied, *, step: str, ser
     elif error.http_status == 401:
         hint = f"Keystone has just given this token, and {service} does not take it: "
         hint += (
-            "the application credential's access rules lack this request, or that service's clock is off."
+            "the application credential's access rules lack this request, the site cannot tell such rules, or that "
+            "service's clock is off."
             if session.credential.is_application
             else "that service's clock is off, or it asks another Keystone. Only the site can mend that."
         )
@@ -261,6 +273,13 @@ def _first(session: Session, call: Call, key: str, deadline: Deadline) -> str:
     """Whether a list may be read: its whole is the listing's matter."""
     list_of(session.read(call, deadline), key, call.doing)
     return "may be listed"
+
+
+def _volumes(session: Session, deadline: Deadline) -> str:
+    if not session.has(Service.VOLUME, deadline):
+        return "there is no Cinder"
+    _first(session, _SNAPSHOTS, "snapshots", deadline)
+    return _first(session, _VOLUMES, "volumes", deadline)
 
 
 def _quotas(session: Session, deadline: Deadline) -> str:
