@@ -15,6 +15,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, selectinload
 
 from broker.errors import Conflict, NotFound
+from broker.health import HALF_LIFE, Health, caution_of, trouble_of, unwell_sites
 from broker.models.catalogue import CatalogueVersion, Offer, RateCardPrice, RateCardVersion, SiteImage
 from broker.models.federation import Provider, Site
 from broker.models.holds import QuotaPool
@@ -250,8 +251,9 @@ class Catalogues:
     at once is equal.
     """
 
-    def __init__(self) -> None:
-        """Nothing is read before it is asked for."""
+    def __init__(self, half_life: timedelta = HALF_LIFE) -> None:
+        """Nothing is read before it is asked for. `half_life`: how long a site's failures count (`broker.health`)."""
+        self._half_life = half_life
         self._wares: dict[UUID, _Wares] = {}
         self._cards: dict[tuple[UUID, str], RateCard] = {}
 
@@ -266,14 +268,23 @@ class Catalogues:
         wares = self._wares_of(session, {version_id for _, version_id, _ in versions})
         wares_of = {site_id: wares[version_id] for site_id, version_id, _ in versions}
         free = _free_of(session)
+        unwell = unwell_sites(session, now=now, half_life=self._half_life)
         rows = session.execute(select(Site, Provider).join(Provider).where(Site.is_enabled).order_by(Site.name)).all()
         sites = tuple(
-            _site(site, provider, wares=wares_of.get(site.id), card=cards.get(provider.id), free=free.get(site.id, {}))
+            _site(
+                site,
+                provider,
+                wares=wares_of.get(site.id),
+                card=cards.get(provider.id),
+                free=free.get(site.id, {}),
+                health=unwell.get(site.id, Health()),
+            )
             for site, provider in rows
         )
         offers = tuple(offer for site in sites if site.site_id in wares_of for offer in wares_of[site.site_id].offers)
         contents = [
-            [site.name, site.trouble, dict(site.free), site.card.version_id if site.card else None] for site in sites
+            [site.name, site.trouble, site.caution, dict(site.free), site.card.version_id if site.card else None]
+            for site in sites
         ]
         contents += sorted([str(site_id), made] for site_id, _, made in versions)
         return Catalogue(sites=sites, offers=offers, digest=digest(contents))
@@ -348,7 +359,13 @@ def _free_of(session: Session) -> dict[UUID, dict[str, Decimal | None]]:
 
 
 def _site(
-    site: Site, provider: Provider, *, wares: _Wares | None, card: RateCard | None, free: Mapping[str, Decimal | None]
+    site: Site,
+    provider: Provider,
+    *,
+    wares: _Wares | None,
+    card: RateCard | None,
+    free: Mapping[str, Decimal | None],
+    health: Health,
 ) -> CatalogueSite:
     return CatalogueSite(
         site_id=site.id,
@@ -359,14 +376,6 @@ def _site(
         images=wares.images if wares else {},
         free=dict(free),
         card=card,
-        trouble=_trouble(site, is_known=wares is not None),
+        trouble=trouble_of(site, health, is_known=wares is not None),
+        caution=caution_of(site, health),
     )
-
-
-def _trouble(site: Site, *, is_known: bool) -> str | None:
-    """Why nothing can be started there now."""
-    if site.observe_only:
-        return "Leeway only observes this site"
-    if not is_known or site.listed_at is None:
-        return site.trouble or "the site has not been listed yet"
-    return site.trouble

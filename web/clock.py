@@ -29,6 +29,7 @@ from accounting.order_money import spent_so_far
 from broker.database import database_now
 from broker.errors import SetupError
 from broker.extensions import ROLL, orders_to_roll
+from broker.health import forget_contacts
 from broker.messages import is_mail_due
 from broker.models.audit import ClockSlot
 from broker.models.federation import Site
@@ -126,13 +127,19 @@ def tell_sites(session: Session, services: Services, now: datetime) -> None:  # 
 
 
 def forget(session: Session, services: Services, now: datetime) -> None:  # noqa: ARG001 - a tick's signature
-    """Slots cannot be taken again: no clock is hours late."""
+    """Slots cannot be taken again: no clock is hours late. And what sites answered long ago."""
     session.execute(delete(ClockSlot).where(ClockSlot.slot < now - timedelta(hours=6)))
+    forget_contacts(session, now=now)
 
 
 def keep_position(session: Session, services: Services) -> None:
     """How far the database's log has come, in this replica's own file."""
     services.marks.keep_position(session)
+
+
+def write_contacts(session: Session, services: Services) -> None:
+    """What this process's contacts with sites were like."""
+    services.contacts.write(session)
 
 
 Tick = Callable[[Session, Services, datetime], None]
@@ -166,6 +173,7 @@ def ticks(settings: Settings) -> tuple[Ticking, ...]:
 # What every replica does for itself, and how often.
 OWN: Final[dict[str, tuple[OwnTick, timedelta]]] = {
     "keep-position": (keep_position, timedelta(minutes=1)),
+    "write-contacts": (write_contacts, timedelta(seconds=5)),
 }
 
 

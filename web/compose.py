@@ -13,6 +13,7 @@ from accounting.grants import GrantFacts
 from accounting.holds import GrantLedger
 from adapters.registry import Registry
 from broker.catalogue import Catalogues
+from broker.contacts import Contacts
 from broker.database import Database, engine, resolve
 from broker.database import sessions as make_sessions
 from broker.embedded_files import make_private_dir
@@ -44,6 +45,7 @@ class Services:
     jobs: Jobs
     mailer: Mailer
     doors: Doors
+    contacts: Contacts
     ledger: Ledger
     quoting: Quoting
     tools: Tools
@@ -108,7 +110,8 @@ def _services(settings: Settings, marks: Marks, sessions: sessionmaker[Session],
     )
     if settings.settle_time is not None:
         assumptions = replace(assumptions, settle_time=settings.settle_time)
-    doors = Doors(sessions, Registry(), vault, installation)
+    doors, contacts = Doors(sessions, Registry(), vault, installation), Contacts()
+    catalogues = Catalogues(settings.health_half_life)
     jobs, ledger = QueuedJobs(), GrantLedger()
     return Services(
         settings=settings,
@@ -118,9 +121,12 @@ def _services(settings: Settings, marks: Marks, sessions: sessionmaker[Session],
         jobs=jobs,
         mailer=make_mailer(settings),
         doors=doors,
+        contacts=contacts,
         ledger=ledger,
-        quoting=Quoting(Catalogues(), CheapestPlacer(), GrantFacts(), assumptions, settings.quote_lifetime),
-        tools=Tools(sessions, doors.open, installation, ledger, jobs, timing, pace, _tolerance(settings)),
+        quoting=Quoting(catalogues, CheapestPlacer(), GrantFacts(), assumptions, settings.quote_lifetime),
+        tools=Tools(
+            sessions, contacts.watching(doors.open), installation, ledger, jobs, timing, pace, _tolerance(settings)
+        ),
     )
 
 

@@ -68,6 +68,9 @@ class Settings(BaseSettings):
     old_snapshot_after: Duration = Field(
         timedelta(days=90), ge=timedelta(0), description="The age at which a snapshot becomes a finding."
     )
+    health_half_life: Duration = Field(
+        timedelta(minutes=10), gt=timedelta(0), description="After this a site's failure counts half as much."
+    )
     smtp_url: SecretStr | None = Field(None, description="The mail server; files in the data dir where not set.")
     mail_from: str | None = Field(None, description="The address that messages come from; needed with a mail server.")
     mail_operator: str | None = Field(None, description="Who gets messages about projects without contacts.")

@@ -1,6 +1,6 @@
 """The core's rows. Importing this package registers them all on `Base.metadata`."""
 
-from broker.models import audit, catalogue, federation, holds, inventory, leases, messages, people, workloads
+from broker.models import audit, catalogue, federation, health, holds, inventory, leases, messages, people, workloads
 from broker.models.base import Base
 
 __all__ = [
@@ -8,6 +8,7 @@ __all__ = [
     "audit",
     "catalogue",
     "federation",
+    "health",
     "holds",
     "inventory",
     "leases",

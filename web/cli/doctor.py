@@ -22,7 +22,7 @@ from web.cli.site_view import show_diagnosis, trouble
 from web.client.client import Client
 from web.client.errors import ClientError
 from web.client.place import find_place
-from web.client.shapes import Diagnosis, Installation, Overdue
+from web.client.shapes import Diagnosis, Installation, Overdue, SiteHealth
 from web.compose import database
 from web.identity.vault import load_key
 from web.overdue import find_overdue
@@ -145,6 +145,7 @@ def _server(settings: Settings) -> Iterator[Diagnosis]:
             if health["observing"]:
                 yield _observing(client.installation())
             sites = client.sites()
+            reasons = {site["name"]: _failing(client.site_health(site["name"])) for site in sites}
             yield _good("access", "the server takes the token")
             overdue = client.overdue()
     except ClientError as error:
@@ -152,7 +153,7 @@ def _server(settings: Settings) -> Iterator[Diagnosis]:
         yield from _moving(_asked_without_server(settings))
         return
     for site in sites:
-        found = trouble(site)
+        found = reasons[site["name"]] or trouble(site)
         if found is None:
             yield _good(f"site {site['name']}", f"{site['offers']} machine types")
         else:
@@ -162,6 +163,11 @@ def _server(settings: Settings) -> Iterator[Diagnosis]:
             yield _bad(f"site {site['name']}", found, hint)
     # It was told above that Leeway only observes.
     yield from _moving([thing for thing in overdue if thing["kind"] != "observing"])
+
+
+def _failing(health: SiteHealth) -> str | None:
+    """Why quotes avoid a site. What is only shaky needs nobody."""
+    return health["reason"] if health["state"] == "failing" else None
 
 
 def _moving(overdue: Sequence[Overdue] | None) -> Iterator[Diagnosis]:

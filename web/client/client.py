@@ -31,6 +31,7 @@ from web.client.shapes import (
     RateCard,
     Resumed,
     Site,
+    SiteHealth,
     Spend,
     Thing,
     Workload,
@@ -93,6 +94,10 @@ class Client:
 
     def site(self, name: str) -> Site:
         return cast("Site", self.get(f"/sites/{_step(name)}"))
+
+    def site_health(self, name: str) -> SiteHealth:
+        """How well it answers now, and hour by hour in the last day."""
+        return cast("SiteHealth", self.get(f"/sites/{_step(name)}/health"))
 
     def add_site(self, wanted: Mapping[str, Json]) -> Site:
         return cast("Site", self.post("/sites", wanted))

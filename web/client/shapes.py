@@ -74,6 +74,35 @@ class Site(TypedDict):
     diagnosis: list[Diagnosis]
 
 
+class KindHealth(TypedDict):
+    kind: str
+    state: str
+    share: float
+    contacts: int
+    failures: int
+    last_at: str
+    ok_at: str | None
+    error: str | None
+
+
+class HourOfContacts(TypedDict):
+    at: str
+    kind: str
+    contacts: int
+    failures: int
+    latency_mean_ms: int
+    latency_max_ms: int
+
+
+class SiteHealth(TypedDict):
+    """`state`: unknown, healthy, shaky or failing."""
+
+    state: str
+    reason: str | None
+    kinds: list[KindHealth]
+    hours: list[HourOfContacts]
+
+
 class RateCard(TypedDict):
     id: str
     provider: str
