@@ -16,7 +16,7 @@ from broker.models.leases import Lease
 from broker.models.workloads import Order
 from broker.values import Amount, new_id
 
-# Rows of one INSERT; PostgreSQL takes at most 65,535 parameters.
+# Rows sent at once.
 _CHUNK = 1000
 
 
@@ -72,7 +72,19 @@ def raise_finding(session: Session, concern: Concern, *, now: datetime) -> None:
 
 
 def raise_findings(session: Session, concerns: Sequence[Concern], *, now: datetime) -> None:
-    """Open or refresh many findings; their kinds and keys must differ."""
+    """Open or refresh many findings; their kinds and keys must differ.
+
+    Sent as many short statements: building one that holds all the values took most of the time of a large listing.
+    """
+    if not concerns:
+        return
+    row = insert(Finding)
+    refreshed = ("text", "hint", "per_day", "commodity", "last_seen_at")
+    statement = row.on_conflict_do_update(
+        index_elements=["kind", "key"],
+        index_where=Finding.resolved_at.is_(None),
+        set_={name: row.excluded[name] for name in refreshed},
+    )
     for start in range(0, len(concerns), _CHUNK):
         rows = [
             {
@@ -90,15 +102,7 @@ def raise_findings(session: Session, concerns: Sequence[Concern], *, now: dateti
             }
             for concern in concerns[start : start + _CHUNK]
         ]
-        row = insert(Finding).values(rows)
-        refreshed = ("text", "hint", "per_day", "commodity", "last_seen_at")
-        session.execute(
-            row.on_conflict_do_update(
-                index_elements=["kind", "key"],
-                index_where=Finding.resolved_at.is_(None),
-                set_={name: row.excluded[name] for name in refreshed},
-            )
-        )
+        session.execute(statement, rows)
 
 
 def resolve_findings(session: Session, kind: str, *, site_id: UUID, now: datetime) -> None:
