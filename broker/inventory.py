@@ -44,6 +44,7 @@ from broker.waste import Look, tell_waste
 
 UNKNOWN_MACHINE = "unknown_machine"
 OURS_UNKNOWN = "ours_unknown"
+UNREAD = "unread_things"
 _NOT_OURS = "Leave it to its owner; if it has none, delete it at the site."
 # Leases and things written in one transaction.
 CHUNK = 200
@@ -369,8 +370,18 @@ def _record_findings(
             if not site.observe_only and machine.tags is None and machine.remote_id not in known
         ),
     ]
+    concerns += [
+        Concern(
+            kind=UNREAD,
+            key=f"{turn.site_id}:{kind}",
+            text=f"what {site.name} has of the kind {kind} could not be listed: {why}",
+            hint="Machines go on as ever. Mend the credential or ask the site (`leeway site check`).",
+            site_id=turn.site_id,
+        )
+        for kind, why in listing.unread.items()
+    ]
     raise_findings(session, concerns, now=turn.started_at)
-    for kind in (OURS_UNKNOWN, UNKNOWN_MACHINE):
+    for kind in (OURS_UNKNOWN, UNKNOWN_MACHINE, UNREAD):
         resolve_findings(session, kind, site_id=turn.site_id, now=turn.started_at)
 
 

@@ -71,6 +71,7 @@ class Capability(Flag):
     SHELVE = auto()
     ENDINGS = auto()
     SNAPSHOT = auto()
+    CHANGES = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,13 +202,15 @@ class RemoteThing:
 class Listing:
     """Everything of one credential scope, all pages. A listing that is not complete is an error, never a value.
 
-    `parts` are those that carry the name or the tags of a Leeway; `things` are everybody's, save the machines.
+    `parts` are those that carry the name or the tags of a Leeway; `things` are everybody's, save the machines. Of the
+    kinds of things in `unread` it says nothing, and why: no lease is made of them, so none waits for their service.
     """
 
     scope: str
     machines: tuple[RemoteMachine, ...]
     parts: tuple[RemotePart, ...]
     things: tuple[RemoteThing, ...] = ()
+    unread: Mapping[ThingKind, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

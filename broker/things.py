@@ -65,6 +65,8 @@ def record_things(listing: Listing, *, site_id: UUID, started_at: datetime, writ
         former_at = session.scalars(select(Site.listed_at).where(Site.id == site_id)).one()
         visit = Visit(site_id, started_at, former_at, _leases(session, site_id))
     for kind in ThingKind:
+        if kind in listing.unread:
+            continue
         found: Sequence[Seen] = (
             listing.machines if kind is ThingKind.SERVER else [thing for thing in listing.things if thing.kind is kind]
         )

@@ -48,7 +48,7 @@ class OpenStack:
     """One project of one OpenStack. Thread-safe."""
 
     known_settings: ClassVar[tuple[str, ...]] = SETTINGS
-    capabilities = Capability.POWER | Capability.SHELVE | Capability.ENDINGS | Capability.SNAPSHOT
+    capabilities = Capability.POWER | Capability.SHELVE | Capability.ENDINGS | Capability.SNAPSHOT | Capability.CHANGES
 
     def __init__(self, site: SiteAddress, secret: Secret, bulkhead: Bulkhead) -> None:
         """Ask nothing of the site yet.

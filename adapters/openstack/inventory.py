@@ -6,6 +6,7 @@ Key pairs have no metadata, and belong to the user; their tags ride in the comme
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -18,9 +19,9 @@ from adapters.openstack.faults import says_gone
 from adapters.openstack.session import Call, Document, Service, Session, get, json_object, list_of
 from adapters.openstack.snapshots import read_owned_image, read_snapshot, snapshots
 from adapters.openstack.states import machine_state
-from broker.errors import SiteUnknown
+from broker.errors import SiteError, SiteUnknown
 from broker.ports import Changes
-from broker.remote import Deadline, Listing, PartKind, RemoteMachine, RemotePart, RemoteThing
+from broker.remote import Deadline, Listing, PartKind, RemoteMachine, RemotePart, RemoteThing, ThingKind
 from broker.threads import DaemonThreads
 
 # Service, path and JSON key of one; Glance puts an image under no key.
@@ -265,6 +266,7 @@ def listing(session: Session, deadline: Deadline) -> Listing:
         others = pool.submit(things.cinder_things, session, deadline)
         machines = session.all(servers, "servers", read_server, deadline)
     seen = [pair for found in both for pair in found.result()]
+    disks, unread = _disks(others)
     return Listing(
         scope=scope(session, deadline),
         machines=tuple(machines),
@@ -274,9 +276,18 @@ def listing(session: Session, deadline: Deadline) -> Listing:
         ),
         things=(
             *(thing for _, thing in seen if thing is not None),
-            *others.result(),
+            *disks,
         ),
+        unread=unread,
     )
+
+
+def _disks(others: Future[list[RemoteThing]]) -> tuple[list[RemoteThing], dict[ThingKind, str]]:
+    """What Cinder has; where it fails or refuses us, that is said, and the machines are not kept waiting for it."""
+    try:
+        return others.result(), {}
+    except SiteError as error:
+        return [], dict.fromkeys((ThingKind.VOLUME, ThingKind.VOLUME_SNAPSHOT), str(error))
 
 
 def _see_address(address: Document) -> tuple[RemotePart | None, RemoteThing | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable
 from decimal import Decimal
@@ -9,7 +10,7 @@ from typing import Any
 
 from adapters.cloud import foreign
 from adapters.openstack.session import Call, Document, Service, Session, get
-from broker.errors import SiteRefused
+from broker.errors import SiteError, SiteRefused
 from broker.remote import Deadline, RemoteImage, RemoteNetwork, RemoteOffer, RemoteQuota
 
 # --- instance types ----------------------------------------------------------------------------------------------
@@ -232,9 +233,11 @@ def read_quotas(session: Session, deadline: Deadline) -> list[RemoteQuota]:
         *_quotas(session.one(nova, "quota_set", deadline), _NOVA, "in_use", nova.doing),
         *_quotas(session.one(neutron, "quota", deadline), _NEUTRON, "used", neutron.doing),
     ]
-    if session.has(Service.VOLUME, deadline):
-        cinder = get(Service.VOLUME, f"/os-quota-sets/{project_id}", "reading Cinder's quota", usage="True")
-        quotas += _quotas(session.one(cinder, "quota_set", deadline), _CINDER, "in_use", cinder.doing)
+    cinder = get(Service.VOLUME, f"/os-quota-sets/{project_id}", "reading Cinder's quota", usage="True")
+    # Nothing is ordered from it yet: where it fails, what its limits were stays as it was, and the listing says why.
+    with contextlib.suppress(SiteError):
+        if session.has(Service.VOLUME, deadline):
+            quotas += _quotas(session.one(cinder, "quota_set", deadline), _CINDER, "in_use", cinder.doing)
     return quotas
 
 

@@ -13,6 +13,7 @@ from broker.remote import PartKind, RemoteThing, ThingKind
 from tests.contract.sites import PAGE, ContractSite, Occasion, Trouble, new_tags, soon
 
 KINDS = [kind for kind in ThingKind if kind is not ThingKind.SERVER]
+DISKS = {ThingKind.VOLUME, ThingKind.VOLUME_SNAPSHOT}
 
 
 def things(site: ContractSite, *kinds: ThingKind) -> list[RemoteThing]:
@@ -82,7 +83,7 @@ def test_a_list_without_its_links_loses_nothing(site: ContractSite, thing_kind: 
 
 
 @pytest.mark.parametrize("thing_kind", KINDS)
-def test_a_list_that_fails_fails_the_listing(site: ContractSite, thing_kind: ThingKind) -> None:
+def test_a_list_that_fails_is_never_taken_for_empty(site: ContractSite, thing_kind: ThingKind) -> None:
     for trouble in (
         Trouble.SERVER_ERROR,
         Trouble.FOREIGN_JSON,
@@ -92,6 +93,12 @@ def test_a_list_that_fails_fails_the_listing(site: ContractSite, thing_kind: Thi
         Trouble.GENERAL_404,
     ):
         site.trouble(Occasion.LIST, thing_kind, trouble, 1)
+        if thing_kind in DISKS:  # no lease is made of them, so no machine waits for them
+            listing = site.adapter.listing(deadline=soon())
+            assert set(listing.unread) == DISKS, trouble
+            assert not DISKS & {thing.kind for thing in listing.things}
+            assert listing.machines
+            continue
         with pytest.raises(SiteError):
             site.adapter.listing(deadline=soon())
 
@@ -99,6 +106,9 @@ def test_a_list_that_fails_fails_the_listing(site: ContractSite, thing_kind: Thi
 @pytest.mark.parametrize("thing_kind", [ThingKind.VOLUME, ThingKind.VOLUME_SNAPSHOT, ThingKind.SNAPSHOT])
 def test_a_page_that_lacks_things_is_no_listing(site: ContractSite, thing_kind: ThingKind) -> None:
     site.trouble(Occasion.LIST, thing_kind, Trouble.SHORT_PAGE, 1)
+    if thing_kind in DISKS:
+        assert set(site.adapter.listing(deadline=soon()).unread) == DISKS
+        return
     with pytest.raises(SiteUnknown):
         site.adapter.listing(deadline=soon())
 

@@ -12,6 +12,7 @@ import click
 from web.cli import output
 from web.cli.command import Failure, LeewayCommand, connect, json_option, print_json
 from web.cli.credentials import Source, complete, from_clouds_yaml
+from web.cli.health_view import show_health
 from web.cli.main import HELPS
 from web.cli.site_view import show_diagnosis, show_list, show_site
 from web.cli.waiting import Waiting
@@ -190,10 +191,14 @@ def list_(*, as_json: bool) -> None:
 @click.argument("name")
 @json_option
 def show(name: str, *, as_json: bool) -> None:
-    """Show the site NAME: its quota, its images, and what the last check found."""
+    """Show the site NAME: what is there, its quota and images, what the last check found, and how well it answers."""
     with connect() as client:
         found = client.site(name)
-    if as_json:
-        print_json(found)
-    else:
-        show_site(found, now=datetime.now(UTC))
+        if as_json:
+            print_json(found)
+            return
+        things, health = client.inventory(name), client.site_health(name)
+    now = datetime.now(UTC)
+    show_site(found, now=now, inventory=things)
+    output.say("")
+    show_health(health, now=now)

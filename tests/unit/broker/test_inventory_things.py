@@ -225,3 +225,31 @@ def test_where_leeway_only_observes_no_machine_is_unknown(world: World) -> None:
 def open_kinds(world: World) -> list[str]:
     with world.sessions() as session:
         return list(session.scalars(select(Finding.kind).where(Finding.resolved_at.is_(None)).order_by(Finding.kind)))
+
+
+def test_a_kind_that_could_not_be_read_stays_as_it_was(observed: Observed) -> None:
+    observed.shows(machine("m"), volume("v"))
+    unread = {ThingKind.VOLUME: "Cinder is away", ThingKind.VOLUME_SNAPSHOT: "Cinder is away"}
+    listing = Listing("scope", (), (), (), unread)
+    later = observed.now + timedelta(days=1)
+    record_things(listing, site_id=observed.site_id, started_at=later, writing=observed.world.sessions.begin)
+    assert set(observed.living()) == {"v"}
+
+
+def test_a_cinder_that_refuses_us_is_a_finding_and_keeps_no_machine_waiting(world: World) -> None:
+    (site_id,) = {lease.site_id for lease in [world.view(world.leases(world.order())[0]).lease]}
+    world.cloud.faults.add("403", service="volume", path=r"/volumes/detail$")
+    world.observe(site_id)
+    assert [finding.kind for finding in open_findings_of(world) if finding.kind == "unread_things"] == [
+        "unread_things"
+    ] * 2
+    with world.sessions() as session:
+        assert session.get_one(Site, site_id).trouble is None
+    world.cloud.faults.clear()
+    world.observe(site_id)
+    assert "unread_things" not in {finding.kind for finding in open_findings_of(world)}
+
+
+def open_findings_of(world: World) -> Sequence[Finding]:
+    with world.sessions() as session:
+        return session.scalars(select(Finding).where(Finding.resolved_at.is_(None))).all()
