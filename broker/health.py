@@ -96,8 +96,12 @@ class KindHealth:
         what = f"{failures} of the last {contacts} contacts failed ({self.kind}: {self.error})"
         if self.state is not HealthState.FAILING:
             return f"{self.state.name.lower()}: {what}"
-        since = "for an hour or longer" if self.ok_at is None else f"since {self.ok_at.astimezone(UTC):%H:%M} UTC"
-        return f"failing {since}: {what}"
+        since = (
+            ", not once well within the hour"
+            if self.ok_at is None
+            else f" since {self.ok_at.astimezone(UTC):%H:%M} UTC"
+        )
+        return f"failing{since}: {what}"
 
 
 @dataclass(frozen=True, slots=True)

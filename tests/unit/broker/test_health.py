@@ -91,9 +91,10 @@ class TestTheScore:
         assert found.state is HealthState.FAILING
         assert found.reason == "failing since 14:02 UTC: 7 of the last 9 contacts failed (list: site_unknown)"
 
-    def test_failing_for_longer_than_the_hour_knows_no_time(self) -> None:
+    def test_failing_without_a_good_contact_claims_no_time(self) -> None:
+        """It may have failed for days, or be asked for the first time."""
         reason = judge([bad(40), bad(20), bad(0)], now=NOW).reason
-        assert reason == "failing for an hour or longer: 3 of the last 3 contacts failed (list: site_unknown)"
+        assert reason == "failing, not once well within the hour: 3 of the last 3 contacts failed (list: site_unknown)"
 
     def test_one_success_makes_it_shaky_and_time_makes_it_healthy(self) -> None:
         failing = [bad(25), bad(15), bad(6)]
@@ -375,7 +376,10 @@ def test_a_site_that_fails_again_and_again_is_avoided_and_comes_back_at_its_firs
     written(world, contacts)
     found = verdict(world)
     assert found["rank"] is None
-    assert "failing for an hour or longer: 3 of the last 3 contacts failed (list: site_unknown)" in found["summary"]
+    assert (
+        "failing, not once well within the hour: 3 of the last 3 contacts failed (list: site_unknown)"
+        in found["summary"]
+    )
     world.cloud.faults.remove(fault)
     visit(world, site_id)
     written(world, contacts)

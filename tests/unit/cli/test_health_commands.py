@@ -51,7 +51,7 @@ def test_doctor_and_quotes_tell_of_a_failing_site(leeway: Leeway, session: Sessi
     done = leeway("doctor")
     assert done.exit_code == 1
     assert "5 of the last 5 contacts failed (launch: site_unknown)" in done.stdout
-    assert "failing for an hour or longer" in leeway("quote", "-", stdin=WORKLOAD).output
+    assert "failing, not once well within the hour" in leeway("quote", "-", stdin=WORKLOAD).output
 
 
 def test_doctor_leaves_a_shaky_site_in_peace(leeway: Leeway, session: Session) -> None:
