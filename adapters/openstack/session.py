@@ -94,8 +94,12 @@ class Session:
         """Send a request with the token, once more with a fresh one after a 401 (which comes before any work).
 
         Raises:
+            SiteDenied: Leeway only observes the site, and the request would change something; it was not sent.
             SiteError: the answer's status is not one of `call.expect`, or there was no whole answer.
         """
+        if self.site.observe_only and call.method != "GET":
+            hint = "Whoever wants Leeway to act there adds the site again with --broker."
+            raise SiteDenied(f"{call.doing}: Leeway only observes {self.site.name}", hint=hint)
         with self._bulkhead.place(deadline, call.doing):
             channel = self._idle.pop() if self._idle else {}
             try:

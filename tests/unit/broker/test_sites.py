@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from adapters.sandbox.profiles import DEMO_PASSWORD, aurora, borealis
@@ -14,8 +14,10 @@ from broker.inventory import observe, take_turn
 from broker.models.audit import Event
 from broker.models.federation import Site
 from broker.models.leases import LeaseState
-from broker.remote import Secret
+from broker.ports import Powers
+from broker.remote import Deadline, MachineSpec, PartKind, Secret, Tags
 from broker.sites import NewSite, add_site, check_site, site_named
+from broker.values import new_id
 from tests.world import World, aurora_prices, make_world, quick
 
 
@@ -137,3 +139,24 @@ def test_the_check_compares_the_roles_with_the_use(sessions: sessionmaker[Sessio
             assert all(step["ok"] for step in steps)
             (found,) = [step["hint"] for step in steps if step["step"] == "project"]
             assert (hint in found) if hint else found is None
+
+
+def test_nothing_is_ever_sent_to_an_observed_site_that_would_change_it(world: World) -> None:
+    """Whatever asks for it: the last word is at the wire."""
+    (lease_id,) = world.leases(world.order())
+    lease = world.until_running(lease_id).lease
+    before = len(world.cloud.log.entries())
+    with world.sessions.begin() as session:
+        session.execute(update(Site).where(Site.id == lease.site_id).values(observe_only=True))
+    adapter = world.tools.open_site(lease.site_id)
+    tags = Tags(world.tools.installation, lease_id, new_id(), lease.project, lease.ends_at)
+    server = next(part.remote_id for part in lease.parts if part.kind is PartKind.SERVER) or ""
+    with pytest.raises(SiteDenied, match="only observes"):
+        adapter.make(PartKind.PORT, MachineSpec(**lease.spec), tags=tags, made={}, deadline=Deadline.after(5))
+    with pytest.raises(SiteDenied, match="only observes"):
+        adapter.delete(PartKind.SERVER, server, deadline=Deadline.after(5))
+    assert isinstance(adapter, Powers)
+    with pytest.raises(SiteDenied, match="only observes"):
+        adapter.stop(server, deadline=Deadline.after(5))
+    assert len(world.cloud.log.entries()) == before
+    assert adapter.look(PartKind.SERVER, server, deadline=Deadline.after(5)) is not None
