@@ -9,10 +9,11 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from broker.errors import SetupError
+from broker.errors import InvalidInput, SetupError
+from broker.units import duration
 
 
 def _default_data_dir() -> Path:
@@ -20,18 +21,29 @@ def _default_data_dir() -> Path:
     return (Path(base) if base else Path.home() / ".local" / "share") / "leeway"
 
 
-def _from_seconds(value: object) -> object:
-    """Plain seconds, as a variable holds them."""
-    if isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)?", value.strip()):
+def _from_text(value: object) -> object:
+    """Plain seconds, or as workloads say it (`15 min`); what is neither may be ISO 8601."""
+    if not isinstance(value, str):
+        return value
+    if re.fullmatch(r"\d+(\.\d+)?", value.strip()):
         return timedelta(seconds=float(value))
+    try:
+        return duration(value, field="duration")
+    except InvalidInput:
+        return value
+
+
+def _not_negative(value: timedelta) -> timedelta:
+    if value < timedelta(0):
+        raise ValueError("must not be negative")
     return value
 
 
-Duration = Annotated[timedelta, BeforeValidator(_from_seconds)]
+Duration = Annotated[timedelta, BeforeValidator(_from_text), AfterValidator(_not_negative)]
 
 
 class Settings(BaseSettings):
-    """Times are ISO 8601 durations (PT2M) or seconds."""
+    """Times are durations (`15 min`, ISO 8601's PT15M) or seconds."""
 
     model_config = SettingsConfigDict(env_prefix="LEEWAY_", extra="forbid", frozen=True, hide_input_in_errors=True)
 
@@ -124,4 +136,6 @@ def load_settings(**values: object) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = f"LEEWAY_{'_'.join(str(part) for part in first['loc']).upper()}"
-        raise SetupError(f"{name}: {first['msg']}", hint="See docs/reference/settings.md.") from None
+        is_duration = first["type"] in ("time_delta_parsing", "time_delta_type")
+        why = "is not a duration; write it like 15 min, PT15M or 900 (seconds)" if is_duration else first["msg"]
+        raise SetupError(f"{name}: {why}", hint="See docs/reference/settings.md.") from None

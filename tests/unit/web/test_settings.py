@@ -17,14 +17,18 @@ from web.settings import load_settings
         ("0.5", timedelta(seconds=0.5)),
         ("PT2M", timedelta(minutes=2)),
         ("P1D", timedelta(1)),
+        ("15 min", timedelta(minutes=15)),
+        ("1 day 12 h", timedelta(hours=36)),
     ],
 )
-def test_a_duration_is_seconds_or_iso(monkeypatch: pytest.MonkeyPatch, text: str, meant: timedelta) -> None:
+def test_a_duration_is_seconds_or_iso_or_as_a_workload_says_it(
+    monkeypatch: pytest.MonkeyPatch, text: str, meant: timedelta
+) -> None:
     monkeypatch.setenv("LEEWAY_SWEEP_INTERVAL", text)
     assert load_settings().sweep_interval == meant
 
 
-@pytest.mark.parametrize("text", ["-1", "soon", "1 h", "", "nan"])
+@pytest.mark.parametrize("text", ["-1", "-PT1H", "soon", "1 month", "", "nan"])
 def test_another_spelling_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("LEEWAY_SWEEP_INTERVAL", text)
     with pytest.raises(SetupError, match="LEEWAY_SWEEP_INTERVAL"):
