@@ -137,5 +137,9 @@ def load_settings(**values: object) -> Settings:
         first = error.errors()[0]
         name = f"LEEWAY_{'_'.join(str(part) for part in first['loc']).upper()}"
         is_duration = first["type"] in ("time_delta_parsing", "time_delta_type")
-        why = "is not a duration; write it like 15 min, PT15M or 900 (seconds)" if is_duration else first["msg"].removeprefix("Value error, ")
+        why = (
+            "is not a duration; write it like 15 min, PT15M or 900 (seconds)"
+            if is_duration
+            else first["msg"].removeprefix("Value error, ")
+        )
         raise SetupError(f"{name}: {why}", hint="See docs/reference/settings.md.") from None
