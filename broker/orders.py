@@ -387,6 +387,7 @@ def _hold_with(session: Session, order: Order, lease: Lease, following: QuoteOff
         .execution_options(populate_existing=True)
     )
     runs = runs_of(session, order, others, so_far, until=None, now=now)
+    assert following.offer_id is not None, "a machine has an instance type"
     runs += runs_elsewhere(session, order, lease, following.offer_id, now=now)
     amounts = whole_hold(Rates(session, now), so_far, runs)
     ledger.extend(session, order.id, amounts, max(run.period.end for run in runs), now=now)

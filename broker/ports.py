@@ -29,11 +29,12 @@ from broker.remote import (
     RemoteOffer,
     RemotePart,
     RemoteQuota,
+    RemoteUsage,
     Secret,
     SiteAddress,
     Tags,
 )
-from broker.values import Amount
+from broker.values import Amount, Period
 
 
 class CloudAdapter(Protocol):
@@ -154,6 +155,57 @@ class Increments(Protocol):
 
     def changes(self, *, since: datetime, deadline: Deadline) -> Changes:
         """Every machine made, changed or deleted at `since` or later, all pages; raises as `listing`."""
+        ...
+
+
+@runtime_checkable
+class Suspends(Protocol):
+    """Capability.SUSPEND: write a machine's memory to disk and go on from there. Already so is fine."""
+
+    def suspend(self, remote_id: str, *, deadline: Deadline) -> None: ...
+
+    def resume(self, remote_id: str, *, deadline: Deadline) -> None: ...
+
+
+@runtime_checkable
+class Resizes(Protocol):
+    """Capability.RESIZE: another instance type for a machine, which the site may want to be confirmed."""
+
+    def resize(self, remote_id: str, instance_type: str, *, deadline: Deadline) -> None:
+        """Begin; done already, or under way, is fine. The machine is looked at until `confirm_resize` says True."""
+        ...
+
+    def confirm_resize(self, remote_id: str, *, deadline: Deadline) -> bool:
+        """Confirm what waits for it; True where nothing is left to do, False where it still moves: ask again."""
+        ...
+
+    def revert_resize(self, remote_id: str, *, deadline: Deadline) -> None:
+        """Back to the former type, while that is not confirmed; `SiteConflict` after."""
+        ...
+
+
+@runtime_checkable
+class Rebuilds(Protocol):
+    """Capability.REBUILD: a new disk from an image, for a machine that keeps its id, its place and its addresses."""
+
+    def rebuild(self, remote_id: str, image: str, *, deadline: Deadline) -> None: ...
+
+
+@runtime_checkable
+class Volumes(Protocol):
+    """Capability.VOLUMES: disks that come to a machine, and go from it, while it is there. Already so is fine."""
+
+    def attach(self, remote_id: str, volume: str, *, deadline: Deadline) -> None: ...
+
+    def detach(self, remote_id: str, volume: str, *, deadline: Deadline) -> None: ...
+
+
+@runtime_checkable
+class Usages(Protocol):
+    """Capability.USAGE: the site keeps its own account of machines, also of those that are gone."""
+
+    def usage(self, period: Period, *, deadline: Deadline) -> Sequence[RemoteUsage]:
+        """Every machine that existed in the period, all pages; raises as `listing`."""
         ...
 
 

@@ -144,6 +144,7 @@ def paid_until(order: Order, ends_at: datetime) -> datetime:
 def run_of(session: Session, lease: Lease, period: Period) -> Run:
     """The lease's machine over a period."""
     offer_id = session.get_one(QuoteOffer, lease.quote_offer_id).offer_id
+    assert offer_id is not None, "a machine has an instance type"
     return Run(offer_id, bool(lease.spec.get("public_address")), period)
 
 

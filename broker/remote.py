@@ -30,13 +30,15 @@ class Fence(StrEnum):
 
 
 class PartKind(StrEnum):
-    """A kind of remote object that a lease is made of."""
+    """A kind of remote object that a lease is made of, in the order in which those of a machine are made."""
 
     KEY_PAIR = "key_pair"
     PORT = "port"
+    VOLUME = "volume"
     SERVER = "server"
     ADDRESS = "address"
     SNAPSHOT = "snapshot"
+    VOLUME_SNAPSHOT = "volume_snapshot"  # only ever adopted
 
 
 class MachineState(StrEnum):
@@ -64,7 +66,10 @@ class SnapshotState(StrEnum):
 
 
 class Capability(Flag):
-    """Optional abilities of an adapter: the Protocols of `broker.ports`, and parts of kind SNAPSHOT."""
+    """Optional abilities of an adapter: the Protocols of `broker.ports`, and parts of kind SNAPSHOT.
+
+    VOLUMES: parts of kind VOLUME and machines that boot from a volume too, besides the Protocol.
+    """
 
     NONE = 0
     POWER = auto()
@@ -72,6 +77,11 @@ class Capability(Flag):
     ENDINGS = auto()
     SNAPSHOT = auto()
     CHANGES = auto()
+    SUSPEND = auto()
+    RESIZE = auto()
+    REBUILD = auto()
+    VOLUMES = auto()
+    USAGE = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +119,13 @@ class Tags:
 
 @dataclass(frozen=True, slots=True)
 class MachineSpec:
-    """One machine as the site is asked for it. Ids are the site's own; sizes were checked against the offer."""
+    """One machine as the site is asked for it. Ids are the site's own; sizes were checked against the offer.
+
+    Attributes:
+        boot_volume_gib: the root disk is a volume of this size, made and deleted with the machine; 0: it is the
+            instance type's own.
+        volume_gib: a second disk, a part of kind VOLUME; 0: there is none.
+    """
 
     name: str
     instance_type: str
@@ -118,6 +134,8 @@ class MachineSpec:
     public_address: bool = False
     ssh_key: str | None = None
     user_data: str | None = None
+    boot_volume_gib: int = 0
+    volume_gib: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +163,10 @@ class RemotePart:
 
 @dataclass(frozen=True, slots=True)
 class RemoteMachine(RemotePart):
-    """A machine as a look or a listing saw it; times are the site's own words, None where it has none."""
+    """A machine as a look or a listing saw it; times are the site's own words, None where it has none.
+
+    `owner` and `project` are the site's ids of who made it and of where it is counted.
+    """
 
     state: MachineState
     raw_status: str
@@ -155,6 +176,7 @@ class RemoteMachine(RemotePart):
     addresses: tuple[str, ...] = ()
     fault: str | None = None
     owner: str | None = None
+    project: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +204,7 @@ class RemoteThing:
 
     Attributes:
         owner: the site's id of the user who made it, None where it does not say.
+        project: the site's id of the project that it counts in, None where it does not say.
         attached_to: remote id of the machine (of an address: the port or machine) that has it; None: nothing has.
         size_gib: what it is billed by, None where it has no size or none is said.
         tags: None for what is not Leeway's, any installation's.
@@ -196,6 +219,29 @@ class RemoteThing:
     size_gib: Decimal | None = None
     created_at: datetime | None = None
     tags: Tags | None = None
+    project: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteUsage:
+    """What a site itself counted of one machine in a period.
+
+    Attributes:
+        hours: that it existed in the period, by the site's word; running or not.
+        started_at: when it was made.
+        ended_at: when it was deleted, None while it is there.
+    """
+
+    remote_id: str
+    name: str
+    instance_type: str
+    raw_status: str
+    cores: int
+    memory_mib: int
+    disk_gib: int
+    hours: Decimal
+    started_at: datetime
+    ended_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

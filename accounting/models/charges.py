@@ -36,6 +36,7 @@ class Segment(Base):
     # None: no rate card was in force, so the price is unknown (never zero), and the segment waits for one.
     rate_card_version_id: Mapped[UUID | None] = mapped_column(ForeignKey("rate_card_versions.id"))
     is_estimated: Mapped[bool] = mapped_column(default=False)
+    size_gib: Mapped[Decimal | None]  # of what is billed by its size, where it was seen
     # How much of it counts, after a correction; None: all. A charged segment is never altered otherwise.
     counted_until: Mapped[datetime | None]
 

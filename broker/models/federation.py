@@ -71,6 +71,9 @@ class Site(Base):
     listing_generation: Mapped[int] = mapped_column(default=0)
     listing_claim_until: Mapped[datetime | None]
     listed_at: Mapped[datetime | None]  # start of the last complete listing
+    changes_at: Mapped[datetime | None]  # start of the last listing of what changed, where one followed that
+    listing_since: Mapped[datetime | None]  # start of the listing under way; None: none is
+    listing_read: Mapped[int | None]  # things that it has read so far
     refreshed_at: Mapped[datetime | None]  # of offers and images
     failures: Mapped[int] = mapped_column(default=0)
     trouble: Mapped[str | None]  # why the last contact failed, None after a good one

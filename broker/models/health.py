@@ -20,6 +20,7 @@ class ProbeKind(StrEnum):
     QUOTA = "quota"
     LAUNCH = "launch"  # a part of a new machine
     MACHINE = "machine"  # one machine that is there: looked at, stopped, deleted
+    BOOT = "boot"  # a machine that was made to see whether one comes up
 
 
 class SiteProbe(Base):

@@ -34,6 +34,7 @@ class Thing(Base):
     remote_id: Mapped[str] = mapped_column(String(collation="C"))
     name: Mapped[str]
     owner: Mapped[str | None]  # the site's id of a user
+    project: Mapped[str | None]  # the site's id of a project
     size_gib: Mapped[Decimal | None]
     instance_type: Mapped[str | None]  # of a server, the site's id of it
     state: Mapped[MachineState | None] = mapped_column(choice(MachineState, "state"))  # of a server

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
@@ -32,6 +33,7 @@ class LeaseState(StrEnum):
     """What is known of a lease: PENDING before its machine is made, then what the site says, GONE when all parts are.
 
     SNAPSHOT: the machine is gone, and a snapshot of its disk is kept.
+    PRESENT: it is no machine (a volume, an address, a snapshot that somebody made), and it is there.
     UNKNOWN: the site's status cannot be read, or the machine does not show and is not yet known to be absent.
     """
 
@@ -44,6 +46,7 @@ class LeaseState(StrEnum):
     DELETING = "deleting"
     UNKNOWN = "unknown"
     SNAPSHOT = "snapshot"
+    PRESENT = "present"
     GONE = "gone"
 
 
@@ -79,6 +82,8 @@ class Lease(Base):
     snapshot_time: Mapped[timedelta | None]  # so long the site may take for that
     lapsed_at: Mapped[datetime | None]  # when the grace was over, and SNAPSHOT was desired
     gone_at: Mapped[datetime | None]
+    # It was there before Leeway knew of it: metered and charged from then on, and never changed by Leeway.
+    adopted_at: Mapped[datetime | None]
     stop_reason: Mapped[str | None]
     failure: Mapped[str | None]  # why the site could not give the machine; None once it ran
     # the schedule and its fence
@@ -208,6 +213,7 @@ class Observation(Base):
     state: Mapped[LeaseState] = mapped_column(choice(LeaseState, "state"))
     raw_status: Mapped[str]
     instance_type: Mapped[str | None]
+    size_gib: Mapped[Decimal | None]  # of what is billed by its size
     since: Mapped[datetime | None]
     is_estimated: Mapped[bool] = mapped_column(default=False)
 

@@ -54,7 +54,8 @@ class QuoteOffer(Base):
     quote_id: Mapped[UUID] = mapped_column(ForeignKey("quotes.id", ondelete="CASCADE"))
     rank: Mapped[int]
     site_id: Mapped[UUID] = mapped_column(ForeignKey("sites.id"))
-    offer_id: Mapped[UUID] = mapped_column(ForeignKey("offers.id"))
+    # None: no instance type, as what was adopted is no machine.
+    offer_id: Mapped[UUID | None] = mapped_column(ForeignKey("offers.id"))
     rate_card_version_id: Mapped[UUID] = mapped_column(ForeignKey("rate_card_versions.id"))
     image_remote_id: Mapped[str]
     commodity: Mapped[str]
