@@ -33,6 +33,7 @@ STRETCH = 500
 _SAID = (
     "name",
     "owner",
+    "project",
     "size_gib",
     "instance_type",
     "created_at",
@@ -149,6 +150,7 @@ def _said(thing: Seen, lease_id: UUID | None) -> tuple[Any, ...]:
     return (
         thing.name.replace("\x00", ""),  # the one character that no text column takes
         thing.owner,
+        thing.project,
         size,
         instance_type,
         thing.created_at,

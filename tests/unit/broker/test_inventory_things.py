@@ -87,11 +87,12 @@ def observed(world: World) -> Observed:
 def test_what_a_listing_shows_is_a_row_each(observed: Observed) -> None:
     address = RemoteThing(ThingKind.ADDRESS, "a", "203.0.113.7", "ACTIVE", attached_to="m")
     image = RemoteThing(ThingKind.SNAPSHOT, "i", "old", "active", size_gib=Decimal("1.5"))
-    observed.shows(machine("m"), volume("v"), address, image, replace(image, kind=ThingKind.VOLUME_SNAPSHOT))
+    seen = (machine("m", project="p1"), volume("v", project="p2"))
+    observed.shows(*seen, address, image, replace(image, kind=ThingKind.VOLUME_SNAPSHOT))
     rows = {(row.kind, row.remote_id): row for row in observed.rows()}
     assert len(rows) == 5
     server = rows[ThingKind.SERVER, "m"]
-    assert (server.name, server.owner, server.instance_type) == ("vm-m", "alice", "f1")
+    assert (server.name, server.owner, server.project, server.instance_type) == ("vm-m", "alice", "p1", "f1")
     assert (server.state, server.raw_status, server.created_at) == (MachineState.RUNNING, "RUNNING", MADE)
     assert (server.first_seen_at, server.changed_at, server.last_seen_at, server.gone_at) == (
         observed.now,
@@ -101,7 +102,8 @@ def test_what_a_listing_shows_is_a_row_each(observed: Observed) -> None:
     )
     disk = rows[ThingKind.VOLUME, "v"]
     assert (disk.size_gib, disk.state, disk.raw_status, disk.attached_to) == (Decimal(10), None, "available", None)
-    assert rows[ThingKind.ADDRESS, "a"].attached_to == "m"
+    assert disk.project == "p2"
+    assert (rows[ThingKind.ADDRESS, "a"].attached_to, rows[ThingKind.ADDRESS, "a"].project) == ("m", None)
 
 
 def test_a_listing_that_shows_the_same_writes_nothing(observed: Observed) -> None:
