@@ -24,7 +24,6 @@ from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from broker.adoption import Left, adopt
 from broker.catalogue import record_catalogue
 from broker.endings import correct_ends
 from broker.errors import Fenced, LeewayError, SiteDenied
@@ -36,6 +35,7 @@ from broker.orders import RECONCILE
 from broker.ports import CloudAdapter
 from broker.remote import Deadline, Listing, PartKind, RemoteImage, RemoteMachine, RemoteOffer, RemotePart, RemoteQuota
 from broker.strays import locked, record_strays
+from broker.taking_back import Left, take_back
 from broker.things import record_things
 from broker.timeline import Concern, raise_findings, resolve_findings, tell
 from broker.tools import Pace, Tools
@@ -195,7 +195,7 @@ def _record(tools: Tools, turn: Turn, seen: Seen, *, settle: timedelta) -> None:
         with _writing(tools, turn) as session:
             _wake(session, tools, record_strays(session, turn.site_id, some, lost=lost, started_at=turn.started_at))
     writing = partial(_writing, tools, turn)
-    left = adopt(tools, listing, lost, site_id=turn.site_id, seen_at=turn.started_at, writing=writing)
+    left = take_back(tools, listing, lost, site_id=turn.site_id, seen_at=turn.started_at, writing=writing)
     record_things(listing, site_id=turn.site_id, started_at=turn.started_at, writing=writing)
     tell_waste(turn.site_id, Look(tools.tolerance, turn.started_at, tools.installation), writing=writing)
     with writing() as session:

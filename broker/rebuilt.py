@@ -163,7 +163,7 @@ def ware_of(session: Session, find: Find, *, now: datetime) -> Ware:
 def _name(find: Find) -> str:
     """The person's own, as far as the machine's name has it."""
     name = _OUR_ENDING.sub("", find.machine.name)
-    return name if _WORKLOAD_NAME.fullmatch(name) else f"adopted-{find.tags.lease.hex[-12:]}"
+    return name if _WORKLOAD_NAME.fullmatch(name) else f"taken-back-{find.tags.lease.hex[-12:]}"
 
 
 def _moment_of(identifier: UUID) -> datetime | None:

@@ -123,7 +123,7 @@ def _act(session: Session, standing: Standing, left_out: Collection[UUID], *, ac
     if found != standing:
         raise Conflict("the database was replaced once more meanwhile", hint="Repeat it.")
     session.execute(update(Site).where(Site.id.in_(left_out)).values(observe_only=True, version=Site.version + 1))
-    # The next listing takes back what no row knows of (`broker.adoption`), and tells anew of what it cannot.
+    # The next listing takes back what no row knows of (`broker.taking_back`), and tells anew of what it cannot.
     waiting = update(Finding).where(Finding.kind == OURS_UNKNOWN, Finding.resolved_at.is_(None))
     session.execute(waiting.values(resolved_at=func.clock_timestamp()))
     session.execute(update(Site).where(Site.is_enabled).values(next_listing_at=func.clock_timestamp()))

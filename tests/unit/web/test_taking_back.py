@@ -22,7 +22,6 @@ from accounting.models.charges import Charge
 from accounting.models.grants import MoneyHold
 from adapters.sandbox import SandboxCloud, running
 from adapters.sandbox.profiles import aurora
-from broker.adoption import adopt
 from broker.backups import make_backup, restore
 from broker.database import Database
 from broker.models.audit import Event, Finding
@@ -35,6 +34,7 @@ from broker.orders import stop_order
 from broker.remote import Deadline, MachineSpec, PartKind, Tags
 from broker.restored import look
 from broker.resuming import readiness, resume
+from broker.taking_back import take_back
 from broker.values import new_id
 from broker.workloads import parse
 from tests.conftest import PostgresForTests
@@ -242,7 +242,7 @@ def test_what_is_taken_back_says_what_is_known_and_what_is_not(stage: Stage) -> 
     assert quote.assumptions["rebuilt"] is True
     assert "rebuilt" in quote.verdicts[0]["summary"]
     assert quote.expires_at <= stage.world.now()
-    assert stage.one(select(Event.text).where(Event.kind == "adopted")).startswith("taken back after a restore")
+    assert stage.one(select(Event.text).where(Event.kind == "taken_back")).startswith("taken back after a restore")
     assert stage.one(select(MoneyHold)).remaining > 0
     with stage.world.sessions() as session:
         held = session.scalars(select(QuotaHold)).all()
@@ -274,7 +274,7 @@ def test_two_at_once_take_it_back_once(stage: Stage) -> None:
     def take() -> None:
         both.wait()
         told.append(
-            adopt(
+            take_back(
                 tools,
                 listing,
                 [*listing.machines, *listing.parts],
@@ -304,7 +304,7 @@ def test_a_kill_between_two_leases_leaves_whole_ones(stage: Stage) -> None:
     stopped = _Stopped(tools.sessions.begin, after=1)
     listing = tools.open_site(site_id).listing(deadline=Deadline.after(5))
     with pytest.raises(KeyboardInterrupt):
-        adopt(
+        take_back(
             tools,
             listing,
             [*listing.machines, *listing.parts],

@@ -50,7 +50,7 @@ class Left:
     hint: str
 
 
-def adopt(
+def take_back(
     tools: Tools, listing: Listing, lost: Sequence[RemotePart], *, site_id: UUID, seen_at: datetime, writing: Writing
 ) -> list[Left]:
     """Take back what can be; returns the rest with the reasons. While Leeway only observes, nothing is.
@@ -79,7 +79,7 @@ def adopt(
 
 def _require_lost(session: Session, lease_id: UUID) -> None:
     """Raises Conflict where somebody has taken it back meanwhile, or nobody may."""
-    session.execute(select(func.pg_advisory_xact_lock(func.hashtext(f"adopt:{lease_id}"))))
+    session.execute(select(func.pg_advisory_xact_lock(func.hashtext(f"take back:{lease_id}"))))
     if session.get(Lease, lease_id) is not None:
         raise Conflict("its lease is at another site", hint="Do two sites share an account? Then leave it alone.")
     if not session.scalars(select(acts())).one():
@@ -128,7 +128,7 @@ def _take_back(session: Session, tools: Tools, adapter: CloudAdapter, find: Find
     text = (
         f"taken back after a restore: {find.machine.name} is there, and no row knew of it; ends {_words(lease.ends_at)}"
     )
-    tell_order(session, order, "adopted", text)
+    tell_order(session, order, "taken_back", text)
     _hold(session, tools, order, lease, window=assumed.hold_window, now=now)
     tools.jobs.defer(session, RECONCILE, str(lease.id))
 
@@ -147,7 +147,7 @@ def _words(moment: datetime) -> str:
 
 
 def _hold(session: Session, tools: Tools, order: Order, lease: Lease, *, window: timedelta, now: datetime) -> None:
-    """Set aside what it used and may use yet. Without money it is adopted all the same, and its ladder begins."""
+    """Set aside what it used and may use yet. Without money it is taken back all the same, and its ladder begins."""
     reach = now + window if window < MAX_DURATION else lease.ends_at
     order.held_until = None if lease.ends_at <= reach else reach
     so_far = tools.ledger.so_far(session, order.id)
