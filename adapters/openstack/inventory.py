@@ -64,6 +64,7 @@ def read_server(server: Document) -> RemoteMachine:
             _addresses(server.get("addresses")),
             fault.get("message") if fault else None,
             server.get("user_id"),
+            server.get("tenant_id"),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise foreign("reading a server", f"{server.get('id')} is not as Nova writes it") from error

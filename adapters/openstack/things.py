@@ -15,7 +15,18 @@ from broker.errors import SiteRefused
 from broker.remote import Deadline, RemoteSnapshot, RemoteThing, ThingKind
 
 # What a listing needs of a public address. `port_details` is an extension; without it the port is all that is known.
-ADDRESS_FIELDS = ("id", "description", "floating_ip_address", "port_id", "port_details", "status", "created_at")
+ADDRESS_FIELDS = (
+    "id",
+    "description",
+    "floating_ip_address",
+    "port_id",
+    "port_details",
+    "status",
+    "created_at",
+    "project_id",
+)
+# How Cinder spells the project, of a volume and of a snapshot; to their own project's readers, too.
+_PROJECT = ("os-vol-tenant-attr:tenant_id", "os-extended-snapshot-attributes:project_id")
 
 _SNAPSHOTS_SAY_WHOSE = "3.41"  # Queens
 
@@ -64,6 +75,7 @@ def _thing(kind: ThingKind, document: Document, *, attached_to: str | None = Non
         size_gib=Decimal(size) if size > 0 else None,  # 0 while Cinder takes over a foreign disk
         created_at=utc(document.get("created_at")),
         tags=tags_in_metadata(document.get("metadata")),
+        project=next(filter(None, (_text(document.get(name)) for name in _PROJECT)), None),
     )
 
 
@@ -83,6 +95,7 @@ def read_address(address: Document) -> RemoteThing:
         attached_to=device or _text(address.get("port_id")),
         created_at=utc(address.get("created_at")),
         tags=tags_in_text(address.get("description")),
+        project=_text(address.get("project_id")),
     )
 
 
@@ -103,6 +116,7 @@ def read_image(image: Document, seen: RemoteSnapshot) -> RemoteThing | None:
         size_gib=None if image.get("block_device_mapping") else seen.size_gib,
         created_at=utc(image.get("created_at")),
         tags=seen.tags,
+        project=_text(image.get("owner")),
     )
 
 
