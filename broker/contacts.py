@@ -24,7 +24,7 @@ from broker.database import database_now
 from broker.errors import LeewayError, SiteError, SiteRefused
 from broker.health import slot_of
 from broker.models.federation import Site
-from broker.models.health import ProbeKind, SiteProbe
+from broker.models.health import ContactTotal, ProbeKind, SiteProbe
 from broker.ports import CloudAdapter
 from broker.remote import Diagnosis, PartKind
 from broker.tools import OpenSite
@@ -37,10 +37,17 @@ KINDS: Final = {
     "offers": ProbeKind.LIST,
     "images": ProbeKind.LIST,
     "networks": ProbeKind.LIST,
+    "usage": ProbeKind.LIST,
     "quotas": ProbeKind.QUOTA,
     "make": ProbeKind.LAUNCH,
 } | dict.fromkeys(
-    ("scope", "find", "look", "delete", "stop", "start", "shelve", "unshelve", "ended_at"), ProbeKind.MACHINE
+    (
+        "scope",
+        *("find", "look", "delete", "ended_at"),
+        *("stop", "start", "shelve", "unshelve", "suspend", "resume"),
+        *("resize", "confirm_resize", "revert_resize", "rebuild", "attach", "detach"),
+    ),
+    ProbeKind.MACHINE,
 )
 # These wait for their machine, which may take its time and is not the site's fault.
 _LATER_PARTS: Final = (PartKind.ADDRESS, PartKind.SNAPSHOT)
@@ -158,6 +165,17 @@ class _Watched:
         return noted
 
 
+def record(session: Session, site_id: UUID, kind: ProbeKind, *, seconds: float, error: str | None) -> None:
+    """Write one contact down now, in the caller's transaction: for what is known from rows, and seen by no process."""
+    now = database_now(session)
+    tally = _Tally(contacts=1, failures=error is not None, latency_sum=seconds, latency_max=seconds, error=error)
+    if error is None:
+        tally.last_ok = 0.0
+    else:
+        tally.last_failed = 0.0
+    _add(session, [_row(site_id, kind, tally, at=lambda _: now)])
+
+
 def _failed_step(diagnosis: Sequence[Diagnosis]) -> str | None:
     """`check: credential`, the first step that failed; None where none did."""
     return next((f"check: {step.step}" for step in diagnosis if not step.ok), None)
@@ -179,6 +197,14 @@ def _row(site_id: UUID, kind: ProbeKind, tally: _Tally, *, at: Callable[[float],
 
 
 def _add(session: Session, rows: Sequence[dict[str, Any]]) -> None:
+    _add_to_slots(session, rows)
+    columns = ("site_id", "kind", "contacts", "failures", "latency_sum_ms")
+    row = insert(ContactTotal).values([{name: values[name] for name in columns} for values in rows])
+    counts = {name: getattr(ContactTotal, name) + getattr(row.excluded, name) for name in columns[2:]}
+    session.execute(row.on_conflict_do_update(index_elements=["site_id", "kind"], set_=counts))
+
+
+def _add_to_slots(session: Session, rows: Sequence[dict[str, Any]]) -> None:
     row = insert(SiteProbe).values(rows)
     new, old = row.excluded, SiteProbe
     is_later = new.last_failed_at >= func.coalesce(old.last_failed_at, new.last_failed_at)

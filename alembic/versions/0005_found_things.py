@@ -1,4 +1,4 @@
-"""Found things: adopted into projects; what changed at a site, and how far its listing is."""
+"""Found things: adopted into projects; what changed at a site, and how far its listing is; boot tests."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ WORDS = (
     ("parts", "kind", ("key_pair", "port", "server", "address", "snapshot"), ("volume", "volume_snapshot")),
     ("site_probes", "kind", ("auth", "list", "quota", "launch", "machine"), ("boot",)),
 )
+PROBES = ("auth", "list", "quota", "launch", "machine", "boot")
 SIZE = sa.Numeric(28, 9)
 
 
@@ -34,6 +35,63 @@ def upgrade() -> None:
     op.add_column("sites", sa.Column("changes_at", sa.DateTime(timezone=True), nullable=True))
     op.add_column("sites", sa.Column("listing_since", sa.DateTime(timezone=True), nullable=True))
     op.add_column("sites", sa.Column("listing_read", sa.Integer(), nullable=True))
+    _create_contact_totals()
+    _create_boot_tests()
+
+
+def _create_contact_totals() -> None:
+    op.create_table(
+        "contact_totals",
+        sa.Column("site_id", sa.Uuid(), nullable=False),
+        sa.Column(
+            "kind", sa.Enum(*PROBES, name="kind", native_enum=False, create_constraint=True, length=30), nullable=False
+        ),
+        sa.Column("contacts", sa.BigInteger(), nullable=False),
+        sa.Column("failures", sa.BigInteger(), nullable=False),
+        sa.Column("latency_sum_ms", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["site_id"], ["sites.id"], name=op.f("fk_contact_totals_site_id"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("site_id", "kind", name=op.f("pk_contact_totals")),
+    )
+    # They begin with what is known: a total never goes back.
+    op.execute(
+        "INSERT INTO contact_totals (site_id, kind, contacts, failures, latency_sum_ms)"
+        " SELECT site_id, kind, sum(contacts), sum(failures), sum(latency_sum_ms) FROM site_probes GROUP BY 1, 2"
+    )
+
+
+def _create_boot_tests() -> None:
+    moment = sa.DateTime(timezone=True)
+    op.create_table(
+        "boot_tests",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("site_id", sa.Uuid(), nullable=False),
+        sa.Column("order_id", sa.Uuid(), nullable=False),
+        sa.Column("began_at", moment, nullable=False),
+        sa.Column("give_up_at", moment, nullable=False),
+        sa.Column("ended_at", moment, nullable=True),
+        sa.Column("took_ms", sa.Integer(), nullable=True),
+        sa.Column("error_code", sa.String(), nullable=True),
+        sa.Column("error", sa.String(), nullable=True),
+        sa.ForeignKeyConstraint(["order_id"], ["orders.id"], name=op.f("fk_boot_tests_order_id")),
+        sa.ForeignKeyConstraint(["site_id"], ["sites.id"], name=op.f("fk_boot_tests_site_id"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_boot_tests")),
+        sa.UniqueConstraint("order_id", name=op.f("uq_boot_tests_order_id")),
+    )
+    op.create_index("ix_boot_tests_site_id_began_at", "boot_tests", ["site_id", "began_at"])
+    running = sa.text("ended_at IS NULL")
+    op.create_index("uq_boot_tests_running", "boot_tests", ["site_id"], unique=True, postgresql_where=running)
+    op.create_table(
+        "boot_plans",
+        sa.Column("site_id", sa.Uuid(), nullable=False),
+        sa.Column("project_id", sa.Uuid(), nullable=False),
+        sa.Column("image", sa.String(), nullable=True),
+        sa.Column("every", sa.Interval(), nullable=False),
+        sa.Column("next_at", moment, nullable=False),
+        sa.Column("trouble", sa.String(), nullable=True),
+        sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name=op.f("fk_boot_plans_project_id")),
+        sa.ForeignKeyConstraint(["site_id"], ["sites.id"], name=op.f("fk_boot_plans_site_id"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("site_id", name=op.f("pk_boot_plans")),
+    )
 
 
 def _allow(table: str, column: str, words: tuple[str, ...]) -> None:
@@ -43,6 +101,9 @@ def _allow(table: str, column: str, words: tuple[str, ...]) -> None:
 
 
 def downgrade() -> None:
+    for table in ("boot_plans", "boot_tests", "contact_totals"):
+        op.drop_table(table)
+    op.execute("DELETE FROM site_probes WHERE kind = 'boot'")
     op.drop_column("sites", "listing_read")
     op.drop_column("sites", "listing_since")
     op.drop_column("sites", "changes_at")

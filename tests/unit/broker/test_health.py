@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from adapters.openstack.adapter import OpenStack
 from adapters.sandbox.profiles import aurora
 from broker import ports
-from broker.contacts import KINDS, Contacts
+from broker.contacts import KINDS, Contacts, record
 from broker.errors import NotFound, SiteDenied, SiteError
 from broker.health import (
     DOUBT,
@@ -35,7 +35,7 @@ from broker.health import (
 )
 from broker.inventory import observe, take_turn
 from broker.models.federation import Site
-from broker.models.health import ProbeKind, SiteProbe
+from broker.models.health import ContactTotal, ProbeKind, SiteProbe
 from broker.ports import Endings, Powers
 from broker.reconcile import reconcile
 from broker.remote import Deadline
@@ -229,6 +229,24 @@ def test_several_writers_add_up_and_the_last_failure_is_kept(world: World) -> No
         assert (found.error_code, found.last_ok_at is not None) == ("site_busy", True)
     made[0].note(site_id, ProbeKind.LIST, error="site_denied")
     assert written(world, made[0])[ProbeKind.LIST].error_code == "site_denied"
+
+
+def test_totals_go_on_when_what_they_are_made_of_is_forgotten(world: World) -> None:
+    site_id, contacts = site_of(world), Contacts()
+    contacts.note(site_id, ProbeKind.LIST, seconds=2, error="site_busy")
+    contacts.note(site_id, ProbeKind.LIST, seconds=1)
+    written(world, contacts)
+    with world.sessions.begin() as session:
+        forget_contacts(session, now=world.now() + KEPT + timedelta(hours=1))
+        record(session, site_id, ProbeKind.LIST, seconds=0.5, error="site_unknown")
+        record(session, site_id, ProbeKind.BOOT, seconds=41, error=None)
+    with world.sessions() as session:
+        totals = {
+            row.kind: (row.contacts, row.failures, row.latency_sum_ms) for row in session.scalars(select(ContactTotal))
+        }
+        boot = session.scalars(select(SiteProbe).where(SiteProbe.kind == ProbeKind.BOOT)).one()
+    assert totals == {ProbeKind.LIST: (3, 2, 3500), ProbeKind.BOOT: (1, 0, 41000)}
+    assert (boot.last_failed_at, boot.error_code, boot.last_ok_at is not None) == (None, None, True)
 
 
 def test_contacts_with_a_site_that_is_no_more_are_dropped(world: World, contacts: Contacts) -> None:
