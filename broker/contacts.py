@@ -168,7 +168,7 @@ class _Watched:
 def record(session: Session, site_id: UUID, kind: ProbeKind, *, seconds: float, error: str | None) -> None:
     """Write one contact down now, in the caller's transaction: for what is known from rows, and seen by no process."""
     now = database_now(session)
-    tally = _Tally(contacts=1, failures=error is not None, latency_sum=seconds, latency_max=seconds, error=error)
+    tally = _Tally(contacts=1, failures=int(error is not None), latency_sum=seconds, latency_max=seconds, error=error)
     if error is None:
         tally.last_ok = 0.0
     else:
