@@ -1,19 +1,26 @@
 """HTTP to a cloud: libcloud's connection, with what it lacks.
 
-libcloud lays out URL, headers and TLS and keeps the connection alive. Added here: a deadline for the whole answer and
-not only for each read, answers as bytes whatever their status (its own guess the encoding of every page, which costs
-more than parsing it), no redirects (a POST would come back as a GET, and the token would go to a stranger), and no
-`.netrc`.
+libcloud lays out URL, headers and TLS and keeps the connection alive. Added here: a deadline for the whole answer, from
+its status line to its last byte, and not only for each read, so that no site holds us by a byte a second; a bound on
+its size, unpacked; answers as bytes whatever their status (its own guess the encoding of every page, which costs more
+than parsing it), no redirects (a POST would come back as a GET, and the token would go to a stranger), and no `.netrc`.
+
+Not bounded: how long this machine's resolver takes to look up a name.
 """
 
 from __future__ import annotations
 
+import http.client
+import io
+import socket
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, cast
 
 import requests
+import requests.adapters
 import urllib3
 from libcloud.common.base import Connection
 from libcloud.http import LibcloudConnection
@@ -22,7 +29,7 @@ from broker.errors import SiteBusy, SiteError, SiteUnknown
 from broker.remote import Deadline
 
 _CONNECT_SECONDS = 10.0
-_MOST_BYTES = 64 * 1024 * 1024
+_MOST_BYTES = 64 * 1024 * 1024  # unpacked; a page of 1,000 servers is 1 to 2 MB
 _CHUNK = 64 * 1024
 # Servers close idle connections after 5 s and more. A write is not sent on one that may be closing: it could be lost
 # on the way, and its outcome would be unknown without need.
@@ -40,9 +47,74 @@ class Answer:
         self.status = response.status_code
         self.headers = {name.lower(): value for name, value in response.headers.items()}
         try:
-            self.body = _read(response, connection.deadline, connection.socket_seconds)
+            self.body = _read(response, connection)
         finally:
             response.close()
+
+
+# --- the deadline ------------------------------------------------------------------------------------------------
+
+Wait = Callable[[], float]
+
+
+class _Incoming(io.RawIOBase):
+    """What a socket receives. Before each read `wait` says how many seconds it may last, or raises."""
+
+    def __init__(self, source: socket.socket, wait: Wait) -> None:
+        self.is_amid_headers = True
+        self._socket = source
+        self._raw = source.makefile("rb", buffering=0)
+        self._wait = wait
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._socket.settimeout(self._wait())
+        size = self._raw.readinto(buffer)
+        if size == 0 and self.is_amid_headers:  # http.client takes half the headers for all of them
+            raise ConnectionResetError("the connection ended amid the headers")
+        return size
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _TimedResponse(http.client.HTTPResponse):
+    """Reads status line, headers, chunks and body alike through `_Incoming`."""
+
+    def __init__(self, sock: socket.socket, *args: Any, wait: Wait, **named: Any) -> None:
+        super().__init__(sock, *args, **named)
+        self.fp.close()
+        self._incoming = _Incoming(sock, wait)
+        self.fp = io.BufferedReader(self._incoming)
+
+    def begin(self) -> None:
+        super().begin()
+        self._incoming.is_amid_headers = False
+
+
+class _TimedAdapter(requests.adapters.HTTPAdapter):
+    """Makes connections whose answers are `_TimedResponse`."""
+
+    def __init__(self, wait: Wait) -> None:
+        super().__init__()
+        self._wait = wait
+
+    def get_connection_with_tls_context(self, *args: Any, **named: Any) -> Any:
+        pool: Any = super().get_connection_with_tls_context(*args, **named)
+        if not isinstance(pool.ConnectionCls, partial):
+            pool.ConnectionCls = partial(self._connect, pool.ConnectionCls)
+        return pool
+
+    def _connect(self, kind: Callable[..., Any], **named: Any) -> Any:
+        connection = kind(**named)
+        connection.response_class = partial(_TimedResponse, wait=self._wait)
+        return connection
+
+
+# --- requests ----------------------------------------------------------------------------------------------------
 
 
 class _Transport(LibcloudConnection):
@@ -78,6 +150,7 @@ class SiteConnection(Connection):
         self.url = url
         self.socket_seconds = socket_seconds
         self.deadline = Deadline(0.0)
+        self.doing = ""
         self._ca_bundle = ca_bundle
         self._used = 0.0
 
@@ -91,6 +164,8 @@ class SiteConnection(Connection):
             # Proxies are read once; asking the environment at every request costs as much as the request.
             transport.session.proxies = requests.utils.get_environ_proxies(self.url)
             transport.session.trust_env = False
+            for scheme in ("http://", "https://"):
+                transport.session.mount(scheme, _TimedAdapter(self.silence))
             if self._ca_bundle:
                 transport.ca_cert = self._ca_bundle
             return transport
@@ -109,17 +184,26 @@ class SiteConnection(Connection):
         if method in _WRITES and time.monotonic() - self._used > _STALE_SECONDS:
             transport.session.close()  # its pool; the next request opens a new connection
         deadline.check(doing)
-        self.deadline = deadline
-        wait = min(self.socket_seconds, deadline.remaining)
+        self.deadline, self.doing = deadline, f"{doing}: {self.host}:{self.port}"
+        wait = self.silence()
         transport.seconds = (min(_CONNECT_SECONDS, wait), wait)
         try:
             answer: Answer = self.request(  # type: ignore[no-untyped-call] # libcloud is typed in part
                 path, data=body, headers=dict(headers), method=method
             )
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            raise _broken(error, f"{doing}: {self.host}:{self.port}") from error
+            raise _broken(error, self.doing) from error
         self._used = time.monotonic()
         return answer
+
+    def silence(self) -> float:
+        """Seconds that the next byte of the answer may take.
+
+        Raises:
+            SiteUnknown: the deadline has passed.
+        """
+        self.deadline.check(self.doing)
+        return min(self.socket_seconds, max(self.deadline.remaining, 0.001))
 
     def close(self) -> None:
         """Close the sockets; the next request would open new ones."""
@@ -127,24 +211,15 @@ class SiteConnection(Connection):
             self.connection.session.close()
 
 
-def _read(response: requests.Response, deadline: Deadline, socket_seconds: float) -> bytes:
+def _read(response: requests.Response, connection: SiteConnection) -> bytes:
     chunks: list[bytes] = []
     size = 0
-    raw = response.raw
-    while True:
-        deadline.check("reading the answer")
-        # Each read waits no longer than what is left. An answer with `Connection: close` has lost its socket here, and
-        # so may overrun by one silence, as may headers that trickle.
-        socket = getattr(raw.connection, "sock", None)
-        if socket is not None:
-            socket.settimeout(min(socket_seconds, max(deadline.remaining, 0.001)))
-        chunk = raw.read1(_CHUNK, decode_content=True)
-        if not chunk:
-            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    while chunk := response.raw.read1(_CHUNK, decode_content=True):  # unpacks no more than is asked for
         chunks.append(chunk)
         size += len(chunk)
         if size > _MOST_BYTES:
-            raise SiteUnknown(f"reading the answer: it is larger than {_MOST_BYTES} bytes")
+            raise SiteUnknown(f"{connection.doing} sends an answer larger than {_MOST_BYTES // 1024**2} MiB")
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 # What OpenSSL calls an answer that is no TLS at all; the second name is of its releases since 3.2.

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 
 @dataclass
@@ -28,12 +28,16 @@ class Request:
 
 @dataclass
 class Reply:
-    """What goes back. An iterable body is sent piece by piece; a `length` that is too large cuts it short."""
+    """What goes back. An iterable body is sent piece by piece; a `length` that is too large cuts it short.
+
+    `raw` goes out piece by piece instead of all that, from the status line on; then the connection ends.
+    """
 
     status: int = 200
     body: bytes | Iterable[bytes] = b""
     headers: Mapping[str, str] = field(default_factory=dict)
     length: int | None = None
+    raw: Iterable[bytes] | None = None
 
 
 def reply(document: Any, status: int = 200, **headers: str) -> Reply:
@@ -42,6 +46,17 @@ def reply(document: Any, status: int = 200, **headers: str) -> Reply:
 
 
 Answer = Callable[[Request], Reply]
+
+
+def _send(pieces: Iterable[bytes], file: BinaryIO) -> bool:
+    """False where the client has had enough, which is what some tests are about."""
+    try:
+        for piece in pieces:
+            file.write(piece)
+            file.flush()
+    except OSError:
+        return False
+    return True
 
 
 class ScriptedServer:
@@ -94,7 +109,12 @@ class ScriptedServer:
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 request = Request(self.command, self.path, headers, body)
                 outer.requests.append(request)
-                self.respond(outer.answer(request))
+                answer = outer.answer(request)
+                if answer.raw is None:
+                    self.respond(answer)
+                else:
+                    self.close_connection = True
+                    _send(answer.raw, self.wfile)
 
             def respond(self, answer: Reply) -> None:
                 # Without the server's own Date where the answer brings one.
@@ -110,12 +130,8 @@ class ScriptedServer:
                 else:
                     self.send_header("Connection", "close")
                     self.close_connection = True
-                try:
-                    self.end_headers()
-                    for piece in [answer.body] if isinstance(answer.body, bytes) else answer.body:
-                        self.wfile.write(piece)
-                        self.wfile.flush()
-                except OSError:  # the client has had enough, which is what some tests are about
+                self.end_headers()
+                if not _send([answer.body] if isinstance(answer.body, bytes) else answer.body, self.wfile):
                     self.close_connection = True
 
             do_GET = do_POST = do_DELETE = do_PUT = handle_any  # noqa: N815 - http.server's names

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import gzip
 import ipaddress
+import itertools
 import socket
 import ssl
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -91,17 +94,41 @@ def test_gzip_is_unpacked(wire: Start) -> None:
     assert wire(Reply(200, gzip.compress(text), {"Content-Encoding": "gzip"})).send().body == text
 
 
-def test_a_body_that_trickles_ends_at_the_deadline(wire: Start) -> None:
-    def trickle() -> Iterator[bytes]:
-        for _ in range(100):
-            time.sleep(0.05)
-            yield b" "
+def drip(text: bytes, *, seconds: float = 0.05) -> Iterator[bytes]:
+    """A byte at a time."""
+    for byte in text:
+        time.sleep(seconds)
+        yield bytes([byte])
 
-    one = wire(Reply(200, trickle()))
+
+OK = b"HTTP/1.1 200 OK\r\n"
+DRIPS: dict[str, tuple[bytes, bytes]] = {
+    "status": (b"", OK + b"Content-Length: 2\r\n\r\n{}"),
+    "header": (OK + b"X-Slow: ", b"a" * 200 + b"\r\n\r\n"),
+    "headers": (OK, b"X-Thing: a\r\n" * 20),
+    "continue": (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 20),
+    "body": (OK + b"Content-Length: 200\r\n\r\n", b" " * 200),
+    "body_to_the_end": (OK + b"Connection: close\r\n\r\n", b" " * 200),
+    "chunks": (OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n" * 50),
+    "length_of_a_chunk": (OK + b"Transfer-Encoding: chunked\r\n\r\n", b"0" * 200 + b"1\r\n"),
+    "trailer": (OK + b"Transfer-Encoding: chunked\r\n\r\n1\r\n \r\n0\r\n", b"X-Thing: a\r\n" * 20),
+}
+
+
+@pytest.mark.parametrize("part", DRIPS)
+def test_whatever_drips_ends_at_the_deadline(wire: Start, part: str) -> None:
+    """No single read waits long: a byte comes every 50 ms, for ten seconds and more."""
+    at_once, slowly = DRIPS[part]
+    one = wire(Reply(raw=itertools.chain([at_once], drip(slowly))))
     start = time.monotonic()
-    with pytest.raises(SiteUnknown, match="deadline"):
-        one.send(seconds=0.4)
-    assert time.monotonic() - start < 0.8
+    with pytest.raises(SiteUnknown, match=r"trying: .*(deadline|time)"):
+        one.send(seconds=0.5)
+    assert time.monotonic() - start < 1.5
+
+
+def test_a_slow_answer_within_the_deadline_is_read(wire: Start) -> None:
+    whole = OK + b"Transfer-Encoding: chunked\r\n\r\n" + b"2\r\n{}\r\n0\r\n\r\n"
+    assert wire(Reply(raw=drip(whole, seconds=0.005))).send().body == b"{}"
 
 
 def test_silence_ends_at_the_deadline(wire: Start) -> None:
@@ -138,15 +165,68 @@ def test_a_cut_body_is_unknown_and_the_next_request_works(wire: Start) -> None:
     assert one.send().body == b"{}"
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"HTTP/1.1 200",
+        OK + b"Content-Len",
+        OK + b"Transfer-Encoding: chunked\r\n\r\n",
+        OK + b"Transfer-Encoding: chunked\r\n\r\n8\r\n{",
+        OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n",
+        OK + b"Transfer-Encoding: chunked\r\n\r\nall of it\r\n{}",
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"\x15\x03\x01\x00\x02\x02P",
+    ],
+)
+def test_a_connection_that_ends_anywhere_in_the_answer_is_unknown(wire: Start, answer: bytes) -> None:
+    with pytest.raises(SiteUnknown, match=r"^trying: 127\.0\.0\.1:\d+ "):
+        wire(Reply(raw=[answer])).send()
+
+
 def test_a_broken_encoding_is_unknown(wire: Start) -> None:
     with pytest.raises(SiteUnknown):
         wire(Reply(200, b"not gzip", {"Content-Encoding": "gzip"})).send()
 
 
+MIB = 1024 * 1024
+
+
+def test_an_answer_of_many_megabytes_is_read_whole(wire: Start) -> None:
+    body = b"0123456789abcdef" * MIB
+    assert wire(Reply(200, body)).send(seconds=20).body == body
+
+
+@contextmanager
+def no_more_memory_than(most: int) -> Iterator[None]:
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < most
+    finally:
+        tracemalloc.stop()
+
+
 def test_an_answer_without_end_is_refused(wire: Start) -> None:
-    piece = b" " * 1024 * 1024
-    with pytest.raises(SiteUnknown, match="larger"):
-        wire(Reply(200, (piece for _ in range(80)))).send(seconds=20)
+    piece = b" " * MIB
+    with no_more_memory_than(100 * MIB), pytest.raises(SiteUnknown, match=r"^trying: .*larger"):
+        wire(Reply(200, (piece for _ in range(1024)))).send(seconds=20)
+
+
+def deflated(*, layers: int) -> bytes:
+    """A GiB of zeros, in some layers of gzip."""
+    text = gzip.compress(bytes(MIB)) * 1024
+    for _ in range(layers - 1):
+        text = gzip.compress(text)
+    return text
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_what_is_small_until_it_is_unpacked_does_not_fill_the_memory(wire: Start, layers: int) -> None:
+    text = deflated(layers=layers)
+    one = wire(Reply(200, text, {"Content-Encoding": ", ".join(["gzip"] * layers)}))
+    with no_more_memory_than(100 * MIB), pytest.raises(SiteUnknown, match=r"^trying: .*larger"):
+        one.send(seconds=20)
 
 
 def test_no_connection_means_nothing_was_sent() -> None:
@@ -212,3 +292,15 @@ def test_a_strange_certificate_is_refused_and_a_bundle_helps(certificate: Path) 
         assert sent.status == 200
         strict.close()
         trusting.close()
+
+
+def test_what_drips_through_tls_ends_at_the_deadline_too(certificate: Path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    with ScriptedServer(lambda _: Reply(raw=drip(OK + b"X-Thing: a\r\n" * 20)), context) as server:
+        connection = SiteConnection(server.url, socket_seconds=2.0, ca_bundle=str(certificate))
+        start = time.monotonic()
+        with pytest.raises(SiteUnknown, match=r"in time|deadline"):
+            connection.send("GET", "/", body=None, headers={}, deadline=Deadline.after(0.5), doing="trying")
+        assert time.monotonic() - start < 1.5
+        connection.close()
