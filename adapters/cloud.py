@@ -161,10 +161,11 @@ def error_for(status: int, headers: Mapping[str, str], fault: Fault | None, *, d
     send it when the service died while at work.
     """
     said = f"{doing}: the site says {status}" + (f" ({fault.message})" if fault and fault.message else "")
-    if status == 429 or (status in (413, 503) and "retry-after" in headers) or (status == 503 and fault):
-        return SiteBusy(said, retry_after=retry_after(headers), http_status=status)
+    # First: over quota Cinder says 413, and to come back in 0 seconds.
     if fault and fault.meaning and status in (400, 403, 409, 413):
         return fault.meaning(said, http_status=status)
+    if status == 429 or (status in (413, 503) and "retry-after" in headers) or (status == 503 and fault):
+        return SiteBusy(said, retry_after=retry_after(headers), http_status=status)
     if status in (401, 403):
         return SiteDenied(said, http_status=status)
     if fault and status == 409:

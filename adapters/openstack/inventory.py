@@ -14,7 +14,7 @@ from urllib.parse import quote
 from uuid import UUID
 
 from adapters.cloud import foreign, lease_in, part_name, tags_in_metadata, tags_in_text, utc
-from adapters.openstack import things
+from adapters.openstack import disks, things
 from adapters.openstack.faults import says_gone
 from adapters.openstack.session import Call, Document, Service, Session, get, json_object, list_of
 from adapters.openstack.snapshots import read_owned_image, read_snapshot, snapshots
@@ -31,6 +31,8 @@ COLLECTIONS = {
     PartKind.SERVER: (Service.COMPUTE, "/servers", "server"),
     PartKind.ADDRESS: (Service.NETWORK, "/v2.0/floatingips", "floatingip"),
     PartKind.SNAPSHOT: (Service.IMAGE, "/v2/images", ""),
+    PartKind.VOLUME: (Service.VOLUME, "/volumes", "volume"),
+    PartKind.VOLUME_SNAPSHOT: (Service.VOLUME, "/snapshots", "snapshot"),
 }
 
 
@@ -101,6 +103,8 @@ _READERS: dict[PartKind, Callable[[Document], RemotePart | None]] = {
     PartKind.SERVER: read_server,
     PartKind.ADDRESS: _read_address,
     PartKind.SNAPSHOT: read_snapshot,
+    PartKind.VOLUME: disks.read_volume,
+    PartKind.VOLUME_SNAPSHOT: disks.read_volume_snapshot,
 }
 
 
@@ -202,6 +206,8 @@ def find(
         return [port for port in ports if _is_of(port, lease)]
     if kind is PartKind.SNAPSHOT:
         return [*snapshots(session, deadline, doing=f"searching the snapshot of {lease}", lease=lease)]
+    if kind in (PartKind.VOLUME, PartKind.VOLUME_SNAPSHOT):
+        return disks.find_volumes(session, kind, lease=lease, deadline=deadline)
     # All of the project: a description cannot be searched for, and an address may have been moved to another port.
     call = get(Service.NETWORK, "/v2.0/floatingips", f"searching the address of {lease}")
     return [part for part in session.all(call, "floatingips", _read_address, deadline) if _is_of(part, lease)]
@@ -267,23 +273,24 @@ def listing(session: Session, deadline: Deadline) -> Listing:
         others = pool.submit(things.cinder_things, session, deadline)
         machines = session.all(servers, "servers", read_server, deadline)
     seen = [pair for found in both for pair in found.result()]
-    disks, unread = _disks(others)
+    volumes, unread = _volumes(others)
     return Listing(
         scope=scope(session, deadline),
         machines=tuple(machines),
         parts=(
             *(part for found in parts for part in found.result()),
             *(part for part, _ in seen if part is not None),
+            *filter(None, (_if_ours(disks.as_part(volume)) for volume in volumes)),
         ),
         things=(
             *(thing for _, thing in seen if thing is not None),
-            *disks,
+            *volumes,
         ),
         unread=unread,
     )
 
 
-def _disks(others: Future[list[RemoteThing]]) -> tuple[list[RemoteThing], dict[ThingKind, str]]:
+def _volumes(others: Future[list[RemoteThing]]) -> tuple[list[RemoteThing], dict[ThingKind, str]]:
     """What Cinder has; where it fails or refuses us, that is said, and the machines are not kept waiting for it."""
     try:
         return others.result(), {}

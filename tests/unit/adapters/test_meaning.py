@@ -45,6 +45,7 @@ DATED = {"retry-after": "Sat, 21 Nov 2026 10:00:30 GMT", "date": "Sat, 21 Nov 20
         (409, {}, None, SiteUnknown),
         (413, {"retry-after": "3"}, PLAIN, SiteBusy),
         (413, {}, PLAIN, SiteRefused),
+        (413, {"retry-after": "0"}, Fault("overLimit", "VolumeLimitExceeded: ...", SiteQuota), SiteQuota),
         (429, {"retry-after": "3"}, None, SiteBusy),
         (429, {}, PLAIN, SiteBusy),
         (500, {}, PLAIN, SiteUnknown),

@@ -231,6 +231,19 @@ def test_states_are_told_and_an_unknown_one_is_unknown(server: dict[str, Any], s
             {"NeutronError": {"type": "IpAddressGenerationFailure", "message": "None left.", "detail": ""}},
             Fault("IpAddressGenerationFailure", "None left.", SiteCapacity),
         ),
+        (
+            {
+                "overLimit": {
+                    "code": 413,
+                    "message": "Maximum number of volumes allowed (1) exceeded for quota 'volumes'.",
+                }
+            },
+            Fault("overLimit", "Maximum number of volumes allowed (1) exceeded for quota 'volumes'.", SiteQuota),
+        ),
+        (
+            {"overLimit": {"code": 413, "message": "This request was rate-limited.", "retryAfter": "3"}},
+            Fault("overLimit", "This request was rate-limited."),
+        ),
         ({"NeutronError": "old"}, Fault("NeutronError", "old")),
         ({"error": {"code": 404, "message": "no", "title": "Not Found"}}, Fault("error", "no")),
         (
