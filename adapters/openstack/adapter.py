@@ -13,6 +13,7 @@ from adapters.openstack.checking import check
 from adapters.openstack.launching import Launcher, change_power
 from adapters.openstack.login import Credential
 from adapters.openstack.networks import NetworkChoice
+from adapters.openstack.projects import Projects
 from adapters.openstack.session import Session
 from broker.errors import InvalidInput
 from broker.ports import Changes
@@ -38,6 +39,7 @@ SETTINGS = (
     "network",  # name or id of the network for machines, where there is more than one
     "external_network",  # name or id of the network that public addresses come from, where there is more than one
     "availability_zone",  # Nova's, for every machine
+    "projects",  # names or ids of the projects to observe, with commas between them; * for every one (the login's own)
     "ca_bundle",  # file of certificates, for a site with its own authority
     "call_timeout",  # seconds of silence after which one request is given up (30)
     "settle_time",  # seconds after which what was accepted shows in a search (30)
@@ -61,15 +63,17 @@ class OpenStack:
             hint = f"Known are: {', '.join(self.known_settings)}."
             raise InvalidInput(f"settings.{unknown[0]}", "is not known", hint=hint)
         self._session = Session(site, Credential.read(secret), bulkhead)
+        self._projects = Projects(self._session)
         self._networks = NetworkChoice(self._session)
         self._launcher = Launcher(self._session, self._networks)
         self.settle_time = timedelta(seconds=seconds_in(site.settings, "settle_time", default=30, least=0))
 
     def scope(self, *, deadline: Deadline) -> str:
-        return inventory.scope(self._session, deadline)
+        return self._projects.scope(deadline)
 
     def check(self, *, deadline: Deadline) -> Sequence[Diagnosis]:
-        return check(self._session, deadline)
+        steps = check(self._session, deadline)
+        return [*steps, *(self._projects.check(deadline) if all(step.ok for step in steps) else ())]
 
     def offers(self, *, deadline: Deadline) -> Sequence[RemoteOffer]:
         return reading.read_offers(self._session, deadline)
@@ -81,10 +85,10 @@ class OpenStack:
         return reading.read_networks(self._session, deadline)
 
     def quotas(self, *, deadline: Deadline) -> Sequence[RemoteQuota]:
-        return reading.read_quotas(self._session, deadline)
+        return self._projects.quotas(lambda session: reading.read_quotas(session, deadline), deadline)
 
     def listing(self, *, deadline: Deadline) -> Listing:
-        return inventory.listing(self._session, deadline)
+        return self._projects.listing(deadline)
 
     def plan(self, machine: MachineSpec) -> Sequence[PartSpec]:
         return launching.plan(machine)
@@ -97,10 +101,12 @@ class OpenStack:
     def find(
         self, kind: PartKind, *, lease: UUID, made: Mapping[PartKind, str], deadline: Deadline
     ) -> Sequence[RemotePart]:
-        return inventory.find(self._session, kind, lease=lease, made=made, deadline=deadline)
+        return self._projects.all(
+            lambda session: inventory.find(session, kind, lease=lease, made=made, deadline=deadline), deadline
+        )
 
     def look(self, kind: PartKind, remote_id: str, *, deadline: Deadline) -> RemotePart | None:
-        return inventory.look(self._session, kind, remote_id, deadline)
+        return self._projects.first(lambda session: inventory.look(session, kind, remote_id, deadline), deadline)
 
     def delete(self, kind: PartKind, remote_id: str, *, deadline: Deadline) -> None:
         self._launcher.delete(kind, remote_id, deadline)
@@ -118,10 +124,14 @@ class OpenStack:
         change_power(self._session, remote_id, "unshelve", deadline)
 
     def ended_at(self, remote_id: str, *, since: datetime, deadline: Deadline) -> datetime | None:
-        return inventory.ended_at(self._session, remote_id, since=since, deadline=deadline)
+        return self._projects.first(
+            lambda session: inventory.ended_at(session, remote_id, since=since, deadline=deadline), deadline
+        )
 
     def changes(self, *, since: datetime, deadline: Deadline) -> Changes:
-        return inventory.changes(self._session, since=since, deadline=deadline)
+        return self._projects.changes(
+            lambda session: inventory.changes(session, since=since, deadline=deadline), deadline
+        )
 
     def close(self) -> None:
         """Close idle connections; for who drops the adapter."""

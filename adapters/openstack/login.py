@@ -75,6 +75,10 @@ class Credential:
         user = self.identity["password"]["user"] | {"domain": {"name": name}}
         return replace(self, identity=self.identity | {"password": {"user": user}}, user_domain=name)
 
+    def for_project(self, project_id: str) -> Credential:
+        """The same login, for another project; not of an application credential, which carries its own."""
+        return replace(self, scope={"project": {"id": project_id}}, project=project_id)
+
     def body(self, *, scoped: bool = True) -> bytes:
         """The body of POST /v3/auth/tokens. Unscoped is said outright: left out, it is the user's default project."""
         auth: dict[str, Any] = {"identity": self.identity}

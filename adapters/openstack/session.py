@@ -15,9 +15,9 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 from adapters.cloud import Bulkhead, Fault, error_for, every_page, foreign, seconds_in
 from adapters.openstack.faults import read_fault
 from adapters.openstack.login import Credential, Token, read_token
-from adapters.openstack.roots import catalogue_types, service_root
+from adapters.openstack.roots import catalogue_types, identity_root, service_root
 from adapters.wire import Answer, SiteConnection
-from broker.errors import InvalidInput, SiteBusy, SiteDenied, SiteError, SiteRefused, SiteUnknown
+from broker.errors import SiteBusy, SiteDenied, SiteError, SiteRefused, SiteUnknown
 from broker.remote import Deadline, SiteAddress
 
 Value = TypeVar("Value")
@@ -37,6 +37,9 @@ class Service(StrEnum):
     NETWORK = "network"
     VOLUME = "volumev3"
 
+
+# One connection for each service.
+Channel = dict[Service, SiteConnection]
 
 # What is asked for; a site that allows less sends smaller pages. Nova and Cinder allow 1,000 unless told otherwise,
 # Neutron any number, and only a few fields of its things are asked for.
@@ -71,8 +74,10 @@ def get(service: Service, path: str, doing: str, **query: str | tuple[str, ...])
 class Session:
     """Thread-safe: each request takes an idle set of connections, and one token serves all."""
 
-    def __init__(self, site: SiteAddress, credential: Credential, bulkhead: Bulkhead) -> None:
-        """Open nothing yet.
+    def __init__(
+        self, site: SiteAddress, credential: Credential, bulkhead: Bulkhead, idle: deque[Channel] | None = None
+    ) -> None:
+        """Open nothing yet. `idle` are connections that others use too, when they are free.
 
         Raises:
             InvalidInput: endpoint or a setting cannot be used.
@@ -82,11 +87,15 @@ class Session:
         self.identity_url = identity_root(site.endpoint)
         self._bulkhead = bulkhead
         self._socket_seconds = seconds_in(site.settings, "call_timeout", default=30, least=1)
-        self._idle: deque[dict[Service, SiteConnection]] = deque()
+        self._idle: deque[Channel] = deque() if idle is None else idle
         self._login = threading.Lock()
         self._token: Token | None = None
         self._roots: tuple[Token, dict[Service, str]] | None = None
         self._denied: tuple[float, str] = (0.0, "")
+
+    def for_project(self, project_id: str) -> Session:
+        """The same login's conversation about another project: a token of its own, over the same connections."""
+        return Session(self.site, self.credential.for_project(project_id), self._bulkhead, self._idle)
 
     # --- requests -------------------------------------------------------------------------------------------------
 
@@ -101,7 +110,7 @@ class Session:
             hint = "Whoever wants Leeway to act there adds the site again with --broker."
             raise SiteDenied(f"{call.doing}: Leeway only observes {self.site.name}", hint=hint)
         with self._bulkhead.place(deadline, call.doing):
-            channel = self._idle.pop() if self._idle else {}
+            channel = self._channel()
             try:
                 token = self._good_token(channel, deadline)
                 answer = self._ask(channel, call, token, deadline)
@@ -178,7 +187,7 @@ class Session:
             raise foreign(call.doing, f"a page ends at {last}, its link goes on from {said}: something is missing")
         return {item["id"]: convert(item) for item in items}, last
 
-    def _ask(self, channel: dict[Service, SiteConnection], call: Call, token: Token, deadline: Deadline) -> Answer:
+    def _ask(self, channel: Channel, call: Call, token: Token, deadline: Deadline) -> Answer:
         headers = {**call.headers, "X-Auth-Token": token.value, "Accept": "application/json"}
         if call.microversion:
             headers["OpenStack-API-Version"] = f"{_VERSIONED[call.service]} {call.microversion}"
@@ -190,7 +199,14 @@ class Session:
         connection = self._connection(channel, call.service, self.root(call.service, token))
         return connection.send(call.method, path, body=body, headers=headers, deadline=deadline, doing=call.doing)
 
-    def _connection(self, channel: dict[Service, SiteConnection], service: Service, url: str) -> SiteConnection:
+    def _channel(self) -> Channel:
+        """Idle connections, or none yet. Not looked at first: another thread may take the last ones in between."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return {}
+
+    def _connection(self, channel: Channel, service: Service, url: str) -> SiteConnection:
         connection = channel.get(service)
         if connection is None or connection.url != url:
             if connection is not None:
@@ -204,7 +220,7 @@ class Session:
     def close(self) -> None:
         """Close the idle connections."""
         while self._idle:
-            for connection in self._idle.pop().values():
+            for connection in self._channel().values():
                 connection.close()
 
     # --- the token ------------------------------------------------------------------------------------------------
@@ -212,7 +228,7 @@ class Session:
     def token(self, deadline: Deadline) -> Token:
         """A token that is good now."""
         with self._bulkhead.place(deadline, "logging in"):
-            channel = self._idle.pop() if self._idle else {}
+            channel = self._channel()
             try:
                 return self._good_token(channel, deadline)
             finally:
@@ -232,7 +248,7 @@ class Session:
         if token:
             headers["X-Auth-Token"] = token
         with self._bulkhead.place(deadline, "asking Keystone"):
-            channel = self._idle.pop() if self._idle else {}
+            channel = self._channel()
             try:
                 connection = self._connection(channel, Service.IDENTITY, self.identity_url)
                 return connection.send(
@@ -275,9 +291,7 @@ class Session:
             roots[service] = service_root(service, url, token.project_id)
         return roots[service]
 
-    def _good_token(
-        self, channel: dict[Service, SiteConnection], deadline: Deadline, *, instead_of: Token | None = None
-    ) -> Token:
+    def _good_token(self, channel: Channel, deadline: Deadline, *, instead_of: Token | None = None) -> Token:
         token = self._token
         if token is not None and token is not instead_of and token.is_good:
             return token
@@ -295,7 +309,7 @@ class Session:
         finally:
             self._login.release()
 
-    def _log_in(self, channel: dict[Service, SiteConnection], deadline: Deadline) -> Token:
+    def _log_in(self, channel: Channel, deadline: Deadline) -> Token:
         doing = "logging in"
         connection = self._connection(channel, Service.IDENTITY, self.identity_url)
         headers = {"Accept": "application/json", "Content-Type": "application/json"}
@@ -371,26 +385,3 @@ def _next_marker(document: Document, key: str) -> str | None:
         return None
     markers = parse_qs(urlsplit(address).query).get("marker")
     return markers[0] if markers else None
-
-
-def identity_root(endpoint: str) -> str:
-    """Keystone's address without the version: people paste what their cloud shows, with /v3 or /v3/auth/tokens.
-
-    Raises:
-        InvalidInput: it is no http(s) address.
-    """
-    parts = urlsplit(endpoint.strip())
-    try:
-        usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
-    except ValueError:  # a port that is no number
-        usable = False
-    if not usable or "@" in parts.netloc or "[" in parts.netloc:
-        raise InvalidInput(
-            "endpoint",
-            f"{endpoint!r} is not the address of a Keystone",
-            hint="Write it like https://keystone.example.org:5000/v3 (an IPv6 address needs a name).",
-        )
-    path = parts.path.rstrip("/")
-    for ending in ("/auth/tokens", "/v3", "/v2.0"):
-        path = path.removesuffix(ending)
-    return f"{parts.scheme}://{parts.netloc}{path}"

@@ -14,7 +14,7 @@ import pytest
 
 from adapters.cloud import Bulkhead, tags_as_metadata
 from adapters.openstack.adapter import OpenStack
-from adapters.openstack.session import identity_root
+from adapters.openstack.roots import identity_root
 from broker.errors import InvalidInput, SiteBusy, SiteConflict, SiteDenied, SiteRefused, SiteUnknown
 from broker.remote import Deadline, MachineSpec, MachineState, PartKind, RemoteMachine, Secret, SiteAddress, Tags
 from tests.unit.adapters.scripted import Answer, Reply, Request, ScriptedServer, reply
