@@ -218,6 +218,24 @@ def every_page(fetch: Callable[[str | None], tuple[Page, str | None]], *, doing:
         seen.add(following)
 
 
+class ReadSoFar:
+    """Adds up what the threads of one listing have read, and tells the sum after every page."""
+
+    def __init__(self, tell: Callable[[int], None] | None) -> None:
+        """`tell` takes the sum; None: nobody wants to know."""
+        self._tell = tell
+        self._sum = 0
+        self._lock = threading.Lock()
+
+    def add(self, count: int) -> None:
+        """So many more; raises what `tell` raises."""
+        with self._lock:
+            self._sum += count
+            now = self._sum
+        if self._tell is not None:
+            self._tell(now)
+
+
 # --- bounded concurrency -----------------------------------------------------------------------------------------
 
 

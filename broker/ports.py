@@ -6,7 +6,7 @@ and `Facts`, `web/` implements `Vault` and `Jobs`. The values that cross are in 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol, runtime_checkable
@@ -77,8 +77,12 @@ class CloudAdapter(Protocol):
         """Limits and use of the credential's project."""
         ...
 
-    def listing(self, *, deadline: Deadline) -> Listing:
-        """All machines and parts of the scope, every page; raises where any page is missing, cut or foreign."""
+    def listing(self, *, deadline: Deadline, progress: Callable[[int], None] | None = None) -> Listing:
+        """All machines and parts of the scope, every page; raises where any page is missing, cut or foreign.
+
+        `progress` is told how many things were read so far, ours or not, after every page and from any thread; what it
+        raises ends the listing. Where a list had to be read anew the number falls.
+        """
         ...
 
     def plan(self, machine: MachineSpec) -> Sequence[PartSpec]:

@@ -126,7 +126,8 @@ def _act(session: Session, standing: Standing, left_out: Collection[UUID], *, ac
     # The next listing takes back what no row knows of (`broker.taking_back`), and tells anew of what it cannot.
     waiting = update(Finding).where(Finding.kind == OURS_UNKNOWN, Finding.resolved_at.is_(None))
     session.execute(waiting.values(resolved_at=func.clock_timestamp()))
-    session.execute(update(Site).where(Site.is_enabled).values(next_listing_at=func.clock_timestamp()))
+    now = func.clock_timestamp()
+    session.execute(update(Site).where(Site.is_enabled).values(next_listing_at=now, full_listing_wanted_at=now))
     live = or_(Lease.gone_at.is_(None), Lease.next_look_at.is_not(None))
     # Locked in the order of their ids, as everybody does.
     session.scalars(select(Lease.id).where(live).order_by(Lease.id).with_for_update(key_share=True)).all()

@@ -99,6 +99,7 @@ def add_site(session: Session, new: NewSite, doors: Doors, *, jobs: Jobs, actor:
     site.provider_id, site.adapter, site.endpoint = provider.id, new.adapter, new.endpoint
     site.region, site.jurisdiction, site.settings = new.region, new.jurisdiction, dict(new.settings)
     site.observe_only, site.next_listing_at = is_observed, func.clock_timestamp()
+    site.full_listing_wanted_at = func.clock_timestamp()  # whatever was known, was known with the former credential
     session.add(site)
     session.flush()
     session.refresh(site)

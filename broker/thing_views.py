@@ -121,6 +121,11 @@ def list_things(session: Session, site: Site, wanted: Wanted, page: Page, *, now
     return Listed.cut(_views(things, site, price_list(session, site, now=now)), page, lambda thing: thing.id)
 
 
+def _last_seen(thing: Thing, site: Site) -> datetime | None:
+    """By a complete listing, or by one of changes that was about it."""
+    return max(filter(None, (site.listed_at, thing.first_seen_at, thing.changed_at)), default=None)
+
+
 def _views(things: Iterable[Thing], site: Site, prices: PriceList) -> Sequence[ThingView]:
     return [
         ThingView(
@@ -138,7 +143,7 @@ def _views(things: Iterable[Thing], site: Site, prices: PriceList) -> Sequence[T
             created_at=thing.created_at,
             first_seen_at=thing.first_seen_at,
             changed_at=thing.changed_at,
-            seen_at=site.listed_at,
+            seen_at=_last_seen(thing, site),
             lease_id=thing.lease_id,
             installation=thing.installation,
             until=thing.until,

@@ -1,13 +1,15 @@
-"""A complete listing becomes rows of `things`: what is new, what changed, what is gone; the rest is not written.
+"""A listing becomes rows of `things`: what is new, what changed, what is gone; the rest is not written.
 
-Each kind is walked in the order of its remote ids, a stretch of the rows beside a stretch of the listing: a site of any
-size takes one pass and as much memory as one stretch. What a listing does not show is gone at once: it is knowledge,
-not an act. Whether a machine of ours is gone is another question, which `broker.watching` answers.
+Each kind of a complete listing is walked in the order of its remote ids, a stretch of the rows beside a stretch of the
+listing: a site of any size takes one pass and as much memory as one stretch. What it does not show is gone at once: it
+is knowledge, not an act. Whether a machine of ours is gone is another question, which `broker.watching` answers.
+
+What a listing of changes does not name stays as it is: it tells of machines only, and of those only what changed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -52,7 +54,7 @@ _LEADING = len(_COLUMNS) - len(_SAID)
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """One complete listing: of which site, begun when, and when the one before it had begun (None: the first)."""
+    """One listing: of which site, begun when, and when the last complete one before it had begun (None: the first)."""
 
     site_id: UUID
     started_at: datetime
@@ -63,8 +65,7 @@ class Visit:
 def record_things(listing: Listing, *, site_id: UUID, started_at: datetime, writing: Writing) -> None:
     """Write down everything that a complete listing shows, in transactions that `writing` opens."""
     with writing() as session:
-        former_at = session.scalars(select(Site.listed_at).where(Site.id == site_id)).one()
-        visit = Visit(site_id, started_at, former_at, _leases(session, site_id))
+        visit = _visit(session, site_id, started_at)
     for kind in ThingKind:
         if kind in listing.unread:
             continue
@@ -77,6 +78,31 @@ def record_things(listing: Listing, *, site_id: UUID, started_at: datetime, writ
             rows = _rows(visit, kind, above=above, upto=upto)
             with writing() as session:
                 _record(session, visit, kind, [shown[remote_id] for remote_id in ids], rows=rows)
+
+
+def record_changed_servers(
+    machines: Mapping[str, RemoteMachine],
+    ended: Collection[str],
+    *,
+    site_id: UUID,
+    started_at: datetime,
+    writing: Writing,
+) -> None:
+    """Write down machines that changed, and that the `ended` ones are gone, by remote ids; of the others nothing."""
+    ids = sorted({*machines, *ended})
+    for start in range(0, len(ids), STRETCH):
+        some = ids[start : start + STRETCH]
+        with writing() as session:
+            visit = _visit(session, site_id, started_at, among=some)
+            rows = _living(visit, ThingKind.SERVER).where(Thing.remote_id.in_(some))
+            shown = [machines[remote_id] for remote_id in some if remote_id not in ended]
+            _record(session, visit, ThingKind.SERVER, shown, rows=rows)
+
+
+def _visit(session: Session, site_id: UUID, started_at: datetime, *, among: Collection[str] | None = None) -> Visit:
+    """`among`: the remote ids that the listing is about; None: all of the site's."""
+    former_at = session.scalars(select(Site.listed_at).where(Site.id == site_id)).one()
+    return Visit(site_id, started_at, former_at, _leases(session, site_id, among=among))
 
 
 def _stretches(ids: Sequence[str]) -> Iterator[tuple[str | None, Sequence[str], str | None]]:
@@ -92,14 +118,19 @@ def _stretches(ids: Sequence[str]) -> Iterator[tuple[str | None, Sequence[str], 
         above = upto
 
 
+def _living(visit: Visit, kind: ThingKind) -> Select[Any]:
+    return select(*_COLUMNS).where(Thing.site_id == visit.site_id, Thing.kind == kind, Thing.gone_at.is_(None))
+
+
 def _rows(visit: Visit, kind: ThingKind, *, above: str | None, upto: str | None) -> Select[Any]:
-    rows = select(*_COLUMNS).where(Thing.site_id == visit.site_id, Thing.kind == kind, Thing.gone_at.is_(None))
+    rows = _living(visit, kind)
     if above is not None:
         rows = rows.where(Thing.remote_id > above)
     return rows if upto is None else rows.where(Thing.remote_id <= upto)
 
 
 def _record(session: Session, visit: Visit, kind: ThingKind, shown: Sequence[Seen], *, rows: Select[Any]) -> None:
+    """Compare what is `shown` with the rows; what has a row and is not shown is gone."""
     known: dict[str, Row[Any]] = {row[0]: row for row in session.execute(rows)}
     fresh: list[dict[str, Any]] = []
     changed: list[dict[str, Any]] = []
@@ -168,11 +199,13 @@ def _stored(size: Decimal | None) -> Decimal | None:
     return None if size is None else size.quantize(STORED)
 
 
-def _leases(session: Session, site_id: UUID) -> dict[str, UUID]:
+def _leases(session: Session, site_id: UUID, *, among: Collection[str] | None) -> dict[str, UUID]:
     """What the leases there are made of, whatever became of its tags."""
-    rows = session.execute(
+    parts = (
         select(Part.remote_id, Part.lease_id)
         .join(Lease, Lease.id == Part.lease_id)
         .where(Lease.site_id == site_id, Part.remote_id.is_not(None), Part.gone_at.is_(None))
     )
-    return {remote_id: lease_id for remote_id, lease_id in rows if remote_id is not None}
+    if among is not None:
+        parts = parts.where(Part.remote_id.in_(among))
+    return {remote_id: lease_id for remote_id, lease_id in session.execute(parts) if remote_id is not None}

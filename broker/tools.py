@@ -46,10 +46,12 @@ class Timing:
 class Pace:
     """How often a site is asked: `listing` for machines and quota, `catalogue` for offers and images.
 
-    `call` is the total time of one visit.
+    `full` is the longest time between two complete listings; between them only what changed is asked for, of a site
+    that can tell (zero: every listing is complete). `call` is the total time of one visit.
     """
 
     listing: timedelta = timedelta(minutes=2)
+    full: timedelta = timedelta(minutes=30)
     catalogue: timedelta = timedelta(hours=6)
     call: timedelta = timedelta(minutes=5)
 

@@ -277,7 +277,7 @@ def make_world(
     """A federation of these clouds (default: a quick aurora, connected and listed); project `climate` has a grant."""
     doors = doors or Doors(sessions, Registry(), SealedVault(b"k" * 32), uuid4())
     jobs = NotedJobs()
-    tools = Tools(sessions, doors.open, doors.installation, GrantLedger(), jobs, QUICK, Pace())
+    tools = Tools(sessions, doors.open, doors.installation, GrantLedger(), jobs, QUICK, Pace(full=timedelta(0)))
     quoting = Quoting(Catalogues(), CheapestPlacer(), GrantFacts(), Assumptions())
     clouds: dict[str, SandboxCloud] = {}
     try:

@@ -104,7 +104,12 @@ def _services(settings: Settings, marks: Marks, sessions: sessionmaker[Session],
         last_look=settings.last_look,
         settle=settings.settle_time,
     )
-    pace = Pace(listing=settings.listing_interval, catalogue=settings.catalogue_interval, call=settings.listing_timeout)
+    pace = Pace(
+        listing=settings.listing_interval,
+        full=settings.full_listing_interval,
+        catalogue=settings.catalogue_interval,
+        call=settings.listing_timeout,
+    )
     assumptions = Assumptions(
         stop_delay=settings.stop_delay, hold_window=settings.hold_window, snapshot_time=settings.snapshot_time
     )

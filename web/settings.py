@@ -56,6 +56,10 @@ class Settings(BaseSettings):
     workers: int = Field(8, ge=1, le=64, description="Leases worked on at once by one process.")
     sweep_interval: Duration = Field(timedelta(seconds=2), description="How often due leases are looked for.")
     listing_interval: Duration = Field(timedelta(minutes=2), description="How often each site is listed.")
+    full_listing_interval: Duration = Field(
+        timedelta(minutes=30),
+        description="How often all of a site is listed, where it can tell what changed meanwhile.",
+    )
     catalogue_interval: Duration = Field(timedelta(hours=6), description="How often offers and images are read.")
     listing_timeout: Duration = Field(timedelta(minutes=5), description="Total time of one listing.")
     call_timeout: Duration = Field(timedelta(seconds=60), description="Total time of one conversation with a site.")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import ClassVar
 from uuid import UUID
 
-from adapters.cloud import Bulkhead, seconds_in
+from adapters.cloud import Bulkhead, ReadSoFar, seconds_in
 from adapters.openstack import inventory, launching, reading
 from adapters.openstack.checking import check
 from adapters.openstack.launching import Launcher, change_power
@@ -87,8 +87,8 @@ class OpenStack:
     def quotas(self, *, deadline: Deadline) -> Sequence[RemoteQuota]:
         return self._projects.quotas(lambda session: reading.read_quotas(session, deadline), deadline)
 
-    def listing(self, *, deadline: Deadline) -> Listing:
-        return self._projects.listing(deadline)
+    def listing(self, *, deadline: Deadline, progress: Callable[[int], None] | None = None) -> Listing:
+        return self._projects.listing(deadline, ReadSoFar(progress))
 
     def plan(self, machine: MachineSpec) -> Sequence[PartSpec]:
         return launching.plan(machine)

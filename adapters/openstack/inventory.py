@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 from uuid import UUID
 
-from adapters.cloud import foreign, lease_in, part_name, tags_in_metadata, tags_in_text, utc
+from adapters.cloud import ReadSoFar, foreign, lease_in, part_name, tags_in_metadata, tags_in_text, utc
 from adapters.openstack import disks, things
 from adapters.openstack.faults import says_gone
 from adapters.openstack.session import Call, Document, Service, Session, get, json_object, list_of
@@ -243,10 +243,11 @@ def scope(session: Session, deadline: Deadline) -> str:
     return f"{session.site.region or ''}/{session.token(deadline).project_id}"
 
 
-def listing(session: Session, deadline: Deadline) -> Listing:
+def listing(session: Session, deadline: Deadline, read: ReadSoFar) -> Listing:
     """Everything of the project; of ports and key pairs only what carries a name or tags of Leeway's.
 
-    The lists are read at the same time: four services answer them, and each takes seconds for thousands.
+    The lists are read at the same time: four services answer them, and each takes seconds for thousands. `read` counts
+    what was read, ours or not.
     """
     token = session.token(deadline)
     servers = get(Service.COMPUTE, "/servers/detail", "listing the servers")
@@ -261,17 +262,18 @@ def listing(session: Session, deadline: Deadline) -> Listing:
         fields=things.ADDRESS_FIELDS,
     )
     images = get(Service.IMAGE, "/v2/images", "listing the images", owner=token.project_id)
+    every = partial(session.all, read=read)
     with DaemonThreads("listing") as pool:
         parts = (
             pool.submit(_key_pairs, session, deadline),
-            pool.submit(session.all, ports, "ports", _our_port, deadline),
+            pool.submit(every, ports, "ports", _our_port, deadline),
         )
         both = (
-            pool.submit(session.all, addresses, "floatingips", _see_address, deadline),
-            pool.submit(session.all, images, "images", partial(_see_image, token.project_id), deadline),
+            pool.submit(every, addresses, "floatingips", _see_address, deadline),
+            pool.submit(every, images, "images", partial(_see_image, token.project_id), deadline),
         )
-        others = pool.submit(things.cinder_things, session, deadline)
-        machines = session.all(servers, "servers", read_server, deadline)
+        others = pool.submit(things.cinder_things, session, deadline, read)
+        machines = session.all(servers, "servers", read_server, deadline, read=read)
     seen = [pair for found in both for pair in found.result()]
     volumes, unread = _volumes(others)
     return Listing(

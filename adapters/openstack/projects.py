@@ -12,7 +12,7 @@ from decimal import Decimal
 from itertools import islice
 from typing import TypeVar
 
-from adapters.cloud import foreign
+from adapters.cloud import ReadSoFar, foreign
 from adapters.openstack import inventory
 from adapters.openstack.session import Document, Service, Session, get, list_of
 from broker.errors import InvalidInput, SiteDenied, SiteError
@@ -102,9 +102,9 @@ class Projects:
 
     # --- put together -------------------------------------------------------------------------------------------
 
-    def listing(self, deadline: Deadline) -> Listing:
+    def listing(self, deadline: Deadline, read: ReadSoFar) -> Listing:
         """Everything in all of them. Key pairs belong to the user, and show in each: they are there once."""
-        listings = self.each(lambda session: inventory.listing(session, deadline), deadline)
+        listings = self.each(lambda session: inventory.listing(session, deadline, read), deadline)
         if not self._wanted:
             return listings[0]
         unread: dict[ThingKind, str] = {}

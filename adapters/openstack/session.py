@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any, TypeVar
 from urllib.parse import parse_qs, urlencode, urlsplit
 
-from adapters.cloud import Bulkhead, Fault, error_for, every_page, foreign, seconds_in
+from adapters.cloud import Bulkhead, Fault, ReadSoFar, error_for, every_page, foreign, seconds_in
 from adapters.openstack.faults import read_fault
 from adapters.openstack.login import Credential, Token, read_token
 from adapters.openstack.roots import catalogue_types, identity_root, service_root
@@ -138,8 +138,16 @@ class Session:
             raise foreign(call.doing, f"no object {key!r}")
         return content
 
-    def all(self, call: Call, key: str, convert: Callable[[Document], Value | None], deadline: Deadline) -> list[Value]:
-        """Every item of a paged list, converted; what `convert` makes None is left out.
+    def all(
+        self,
+        call: Call,
+        key: str,
+        convert: Callable[[Document], Value | None],
+        deadline: Deadline,
+        *,
+        read: ReadSoFar | None = None,
+    ) -> list[Value]:
+        """Every item of a paged list, converted; what `convert` makes None is left out. `read` counts them all.
 
         Paged by our own marker until a page is empty: a page that lost its link, or that was cut at its end, then
         loses nothing. Every id counts once, however the list moves. A marker that was deleted meanwhile makes the
@@ -155,7 +163,11 @@ class Session:
                     lambda marker: self._page(call, key, marker, convert=convert, deadline=deadline), doing=call.doing
                 ):
                     found.update(page)
+                    if read is not None:
+                        read.add(len(page))
             except _MarkerGoneError:
+                if read is not None:
+                    read.add(-len(found))
                 continue
             return [value for value in found.values() if value is not None]
         raise SiteUnknown(f"{call.doing}: the list changed under every one of {_RESTARTS} readings")
@@ -182,7 +194,7 @@ class Session:
         if not items:
             return {}, None
         last: str = items[-1]["id"]
-        said = _next_marker(document, key)
+        said = next_marker(document, key)
         if said not in (None, last):
             raise foreign(call.doing, f"a page ends at {last}, its link goes on from {said}: something is missing")
         return {item["id"]: convert(item) for item in items}, last
@@ -373,7 +385,7 @@ def list_of(document: Document, key: str, doing: str, *, identify: str | None = 
     return items
 
 
-def _next_marker(document: Document, key: str) -> str | None:
+def next_marker(document: Document, key: str) -> str | None:
     """The marker in the link to the next page: `servers_links` of Nova and Neutron, `next` of Glance."""
     links = document.get(f"{key}_links") or []
     address = document.get("next")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
-from adapters.cloud import foreign, tags_in_metadata, tags_in_text, utc
+from adapters.cloud import ReadSoFar, foreign, tags_in_metadata, tags_in_text, utc
 from adapters.openstack.session import Call, Document, Service, Session, get
 from broker.errors import SiteRefused
 from broker.remote import Deadline, RemoteSnapshot, RemoteThing, ThingKind
@@ -120,7 +120,7 @@ def read_image(image: Document, seen: RemoteSnapshot) -> RemoteThing | None:
     )
 
 
-def cinder_things(session: Session, deadline: Deadline) -> list[RemoteThing]:
+def cinder_things(session: Session, deadline: Deadline, read: ReadSoFar) -> list[RemoteThing]:
     """Every volume of the project and every snapshot of one; none where the region has no Cinder.
 
     One list after the other: a listing's other requests leave few of the site's places free.
@@ -128,16 +128,17 @@ def cinder_things(session: Session, deadline: Deadline) -> list[RemoteThing]:
     if not session.has(Service.VOLUME, deadline):
         return []
     volumes = get(Service.VOLUME, "/volumes/detail", "listing the volumes")
-    return [*session.all(volumes, "volumes", read_volume, deadline), *_volume_snapshots(session, deadline)]
+    found = session.all(volumes, "volumes", read_volume, deadline, read=read)
+    return [*found, *_volume_snapshots(session, deadline, read)]
 
 
-def _volume_snapshots(session: Session, deadline: Deadline) -> list[RemoteThing]:
+def _volume_snapshots(session: Session, deadline: Deadline, read: ReadSoFar) -> list[RemoteThing]:
     """A Cinder before Queens does not say whose they are."""
     call = get(Service.VOLUME, "/snapshots/detail", "listing the volumes' snapshots")
     newer = Call(call.service, call.method, call.path, call.doing, microversion=_SNAPSHOTS_SAY_WHOSE)
     try:
-        return session.all(newer, "snapshots", read_volume_snapshot, deadline)
+        return session.all(newer, "snapshots", read_volume_snapshot, deadline, read=read)
     except SiteRefused as error:
         if error.http_status != 406:
             raise
-        return session.all(call, "snapshots", read_volume_snapshot, deadline)
+        return session.all(call, "snapshots", read_volume_snapshot, deadline, read=read)

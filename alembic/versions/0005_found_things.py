@@ -33,6 +33,7 @@ def upgrade() -> None:
     op.add_column("segments", sa.Column("size_gib", SIZE, nullable=True))
     op.alter_column("quote_offers", "offer_id", existing_type=sa.Uuid(), nullable=True)
     op.add_column("sites", sa.Column("changes_at", sa.DateTime(timezone=True), nullable=True))
+    op.add_column("sites", sa.Column("full_listing_wanted_at", sa.DateTime(timezone=True), nullable=True))
     op.add_column("sites", sa.Column("listing_since", sa.DateTime(timezone=True), nullable=True))
     op.add_column("sites", sa.Column("listing_read", sa.Integer(), nullable=True))
     _create_contact_totals()
@@ -106,6 +107,7 @@ def downgrade() -> None:
     op.execute("DELETE FROM site_probes WHERE kind = 'boot'")
     op.drop_column("sites", "listing_read")
     op.drop_column("sites", "listing_since")
+    op.drop_column("sites", "full_listing_wanted_at")
     op.drop_column("sites", "changes_at")
     # Fails where something is adopted that is no machine: the version before knows of none.
     op.alter_column("quote_offers", "offer_id", existing_type=sa.Uuid(), nullable=False)

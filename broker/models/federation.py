@@ -72,6 +72,7 @@ class Site(Base):
     listing_claim_until: Mapped[datetime | None]
     listed_at: Mapped[datetime | None]  # start of the last complete listing
     changes_at: Mapped[datetime | None]  # start of the last listing of what changed, where one followed that
+    full_listing_wanted_at: Mapped[datetime | None]  # no listing of changes before a complete one that began later
     listing_since: Mapped[datetime | None]  # start of the listing under way; None: none is
     listing_read: Mapped[int | None]  # things that it has read so far
     refreshed_at: Mapped[datetime | None]  # of offers and images

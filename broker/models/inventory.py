@@ -14,7 +14,7 @@ from broker.remote import MachineState, ThingKind
 
 
 class Thing(Base):
-    """One thing at a site, from the first complete listing that showed it until one that did not.
+    """One thing at a site, from the first listing that showed it until a complete one that did not.
 
     A row is written when something about it changes, never because it was seen again: while `last_seen_at` is None it
     is there, and the site's `listed_at` says when it was seen last.
@@ -44,7 +44,8 @@ class Thing(Base):
     first_seen_at: Mapped[Time]
     changed_at: Mapped[datetime | None]  # when status or attachment was seen to change; None: it never was
     last_seen_at: Mapped[datetime | None]
-    gone_at: Mapped[datetime | None]  # start of the first complete listing that did not show it
+    # Start of the first complete listing that did not show it, or of one of changes that said it was deleted.
+    gone_at: Mapped[datetime | None]
     lease_id: Mapped[UUID | None] = mapped_column(ForeignKey("leases.id"))  # of ours, what it is a part of
     installation: Mapped[UUID | None]  # of its tags, ours or another one
     until: Mapped[datetime | None]  # of its tags

@@ -54,6 +54,7 @@ def times() -> dict[str, Any]:
         "settle_time": timedelta(seconds=SETTLE),
         "sweep_interval": timedelta(seconds=1),
         "listing_interval": timedelta(seconds=LISTING),
+        "full_listing_interval": timedelta(seconds=3 * LISTING),
         "listing_timeout": timedelta(seconds=2),
         "stop_delay": timedelta(seconds=STOP_DELAY),
         "snapshot_time": timedelta(seconds=SNAPSHOT_TIME),
