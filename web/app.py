@@ -12,6 +12,8 @@ from starlette.staticfiles import StaticFiles
 from broker.errors import LeewayError
 from web import problems
 from web.api import (
+    adoptions,
+    boot_tests,
     findings,
     grants,
     health,
@@ -39,6 +41,7 @@ _NOUNS = (
     installation,
     sites,
     site_health,
+    boot_tests,
     inventory,
     rate_cards,
     projects,

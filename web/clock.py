@@ -26,6 +26,7 @@ from sqlalchemy.orm import Session
 
 from accounting.models.charges import Segment
 from accounting.order_money import spent_so_far
+from broker.boot_tests import end_boot_tests, start_planned
 from broker.database import database_now
 from broker.errors import SetupError
 from broker.extensions import ROLL, orders_to_roll
@@ -126,6 +127,16 @@ def tell_sites(session: Session, services: Services, now: datetime) -> None:  # 
     tell_unreachable(session, now)
 
 
+def start_boot_tests(session: Session, services: Services, now: datetime) -> None:
+    """One of the boot tests that are due: two would take the locks of two orders in one transaction."""
+    start_planned(session, services.ordering, now=now)
+
+
+def judge_boot_tests(session: Session, services: Services, now: datetime) -> None:  # noqa: ARG001 - a tick's signature
+    """Stop the machines of boot tests of which it is known what came of them."""
+    end_boot_tests(session, jobs=services.jobs)
+
+
 def forget(session: Session, services: Services, now: datetime) -> None:  # noqa: ARG001 - a tick's signature
     """Slots cannot be taken again: no clock is hours late. And what sites answered long ago."""
     session.execute(delete(ClockSlot).where(ClockSlot.slot < now - timedelta(hours=6)))
@@ -166,6 +177,8 @@ def ticks(settings: Settings) -> tuple[Ticking, ...]:
         Ticking("cut-months", cut_months, hour),
         Ticking("remind", write_reminders, hour),
         Ticking("mail", post, minute),
+        Ticking("start-boot-tests", start_boot_tests, minute),
+        Ticking("judge-boot-tests", judge_boot_tests, timedelta(seconds=5)),
         Ticking("forget", forget, hour),
     )
 

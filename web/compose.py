@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from accounting.grants import GrantFacts
 from accounting.holds import GrantLedger
 from adapters.registry import Registry
+from broker.boot_tests import Ordering
 from broker.catalogue import Catalogues
 from broker.contacts import Contacts
 from broker.database import Database, engine, resolve
@@ -54,6 +55,11 @@ class Services:
     def funding(self) -> Funding:
         """What orders are given more money with."""
         return Funding(self.ledger, self.jobs, self.quoting.assumptions.hold_window)
+
+    @property
+    def ordering(self) -> Ordering:
+        """What boot tests are ordered with."""
+        return Ordering(self.quoting, self.ledger, self.jobs)
 
 
 @contextlib.contextmanager

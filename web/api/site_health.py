@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from typing import Annotated
+from uuid import UUID
 
 from fastapi import APIRouter, Query
 from pydantic import Field
 
+from broker.boot_tests import boot_plan, boot_tests
 from broker.database import database_now
 from broker.health import history, site_health
 from broker.models.health import ProbeKind
@@ -48,13 +50,39 @@ class HourOfContacts(Shown):
     latency_max_ms: int
 
 
+class BootTest(Shown):
+    """`outcome`: under way, ok, failed or stopped. `seconds`: from the order until the machine ran."""
+
+    order_id: UUID
+    began_at: datetime
+    ended_at: datetime | None
+    outcome: str
+    seconds: float | None
+    error: str | None
+
+
+class BootPlan(Shown):
+    """Boot tests at intervals. `trouble`: why the last one could not be ordered."""
+
+    project: str
+    image: str | None
+    every_seconds: int
+    next_at: datetime
+    trouble: str | None
+
+
 class SiteHealth(Shown):
-    """`state`: unknown, healthy, shaky or failing; `reason` says why it is one of the last two."""
+    """`state`: unknown, healthy, shaky or failing; `reason` says why it is one of the last two.
+
+    `boot_tests`: the newest ten, the newest first. `boot_plan`: null where there are none at intervals.
+    """
 
     state: str
     reason: str | None
     kinds: list[KindHealth]
     hours: list[HourOfContacts]
+    boot_tests: list[BootTest]
+    boot_plan: BootPlan | None
 
 
 @router.get("/{name}/health", operation_id="show_site_health")
@@ -63,6 +91,7 @@ def get_health(
 ) -> SiteHealth:
     """What the contacts of the last hour say, the worst kind first, and the history, the newest hour first."""
     site, now = site_named(session, name), database_now(session)
+    plan = boot_plan(session, site.id)
     health = site_health(session, site.id, now=now, half_life=services.settings.health_half_life)
     return SiteHealth(
         state=health.state.name.lower(),
@@ -84,4 +113,6 @@ def get_health(
             HourOfContacts.model_validate(hour)
             for hour in history(session, site.id, since=now - timedelta(hours=query.hours))
         ],
+        boot_tests=[BootTest.model_validate(test) for test in boot_tests(session, site.id)],
+        boot_plan=None if plan is None else BootPlan.model_validate(plan),
     )

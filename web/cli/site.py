@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import click
 
-from web.cli import output
+from web.cli import boot_test, output
 from web.cli.command import Failure, LeewayCommand, connect, json_option, print_json
 from web.cli.credentials import Source, complete, from_clouds_yaml
 from web.cli.health_view import show_health
@@ -42,6 +42,9 @@ _LISTING_SECONDS: Final = 300.0
 @click.group("site", short_help=HELPS["site"], epilog=EPILOG)
 def command() -> None:
     """Connect clouds, and look at them. A site is one place at a provider where machines can be started."""
+
+
+command.add_command(boot_test.command)
 
 
 @command.command("add", cls=LeewayCommand, epilog=_ADD_EPILOG)
@@ -193,11 +196,11 @@ def list_(*, as_json: bool) -> None:
 def show(name: str, *, as_json: bool) -> None:
     """Show the site NAME: what is there, its quota and images, what the last check found, and how well it answers."""
     with connect() as client:
-        found = client.site(name)
+        found, health = client.site(name), client.site_health(name)
         if as_json:
-            print_json(found)
+            print_json({**found, "health": health})
             return
-        things, health = client.inventory(name), client.site_health(name)
+        things = client.inventory(name)
     now = datetime.now(UTC)
     show_site(found, now=now, inventory=things)
     output.say("")

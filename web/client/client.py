@@ -18,6 +18,7 @@ import httpx
 from web.client.errors import Problem, Unreachable
 from web.client.place import START_HINT, Place
 from web.client.shapes import (
+    BootPlan,
     Explanation,
     Finding,
     FindingSums,
@@ -105,6 +106,18 @@ class Client:
     def check_site(self, name: str) -> Site:
         """Have a worker try the credential; it is done when `check_pending` is false."""
         return cast("Site", self.post(f"/sites/{_step(name)}/checks"))
+
+    def start_boot_test(self, name: str, wanted: Mapping[str, Json]) -> str:
+        """Order a machine to see whether it comes up; returns the order's id."""
+        return str(self.post(f"/sites/{_step(name)}/boot-tests", wanted)["order_id"])
+
+    def plan_boot_tests(self, name: str, wanted: Mapping[str, Json]) -> BootPlan:
+        """Test a site at intervals."""
+        return cast("BootPlan", self._repeat(self._request("PUT", f"/sites/{_step(name)}/boot-plan", json=wanted)))
+
+    def forget_boot_plan(self, name: str) -> None:
+        """Test a site at intervals no more."""
+        self._repeat(self._request("DELETE", f"/sites/{_step(name)}/boot-plan"))
 
     def rate_cards(self) -> list[RateCard]:
         return list(cast("Iterator[RateCard]", self.each("/rate-cards")))
@@ -236,7 +249,7 @@ class Client:
                 status=HTTPStatus.UNPROCESSABLE_ENTITY,
             ) from None
 
-    def _repeat(self, request: httpx.Request, *, tries: int) -> Json:
+    def _repeat(self, request: httpx.Request, *, tries: int = _TRIES) -> Json:
         for left in reversed(range(tries)):
             try:
                 answer = self._http.send(request)
@@ -295,6 +308,8 @@ def _read(answer: httpx.Response) -> Json:
         return body
     if isinstance(body, dict) and "code" in body:
         raise Problem(body, status=answer.status_code)
+    if answer.status_code == HTTPStatus.NO_CONTENT:
+        return None
     raise Problem(
         {
             "code": "foreign_answer",

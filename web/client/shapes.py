@@ -94,6 +94,25 @@ class HourOfContacts(TypedDict):
     latency_max_ms: int
 
 
+class BootTest(TypedDict):
+    """`outcome`: under way, ok, failed or stopped."""
+
+    order_id: str
+    began_at: str
+    ended_at: str | None
+    outcome: str
+    seconds: float | None
+    error: str | None
+
+
+class BootPlan(TypedDict):
+    project: str
+    image: str | None
+    every_seconds: int
+    next_at: str
+    trouble: str | None
+
+
 class SiteHealth(TypedDict):
     """`state`: unknown, healthy, shaky or failing."""
 
@@ -101,6 +120,8 @@ class SiteHealth(TypedDict):
     reason: str | None
     kinds: list[KindHealth]
     hours: list[HourOfContacts]
+    boot_tests: list[BootTest]
+    boot_plan: BootPlan | None
 
 
 class RateCard(TypedDict):
@@ -220,6 +241,7 @@ class Machine(TypedDict):
     paid_until: str
     deleted_at: str
     kept_until: str | None
+    adopted_at: str | None
     gone_at: str | None
     trouble: str | None
 
