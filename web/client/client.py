@@ -300,6 +300,8 @@ def _wished(answer: httpx.Response) -> float:
 
 
 def _read(answer: httpx.Response) -> Json:
+    if answer.status_code == HTTPStatus.NO_CONTENT:
+        return None
     try:
         body = answer.json()
     except ValueError:
@@ -308,8 +310,6 @@ def _read(answer: httpx.Response) -> Json:
         return body
     if isinstance(body, dict) and "code" in body:
         raise Problem(body, status=answer.status_code)
-    if answer.status_code == HTTPStatus.NO_CONTENT:
-        return None
     raise Problem(
         {
             "code": "foreign_answer",
