@@ -113,7 +113,8 @@ class Timing:
     """How long things take, in seconds from the request; 0 means done when next looked at.
 
     `bind_seconds` is when a new server takes its ports. In Nova the compute node does that, after the 202; so two
-    requests for one port may both be answered 202, and the later machine ends in ERROR.
+    requests for one port may both be answered 202, and the later machine ends in ERROR. `suspend_seconds` are those of
+    pausing, resuming and unpausing too, `resize_seconds` those of confirming and reverting.
     """
 
     build_seconds: float = 0.0
@@ -125,6 +126,9 @@ class Timing:
     offload_seconds: float = 0.0
     unshelve_seconds: float = 0.0
     snapshot_seconds: float = 0.0
+    suspend_seconds: float = 0.0
+    resize_seconds: float = 0.0
+    rebuild_seconds: float = 0.0
     delete_seconds: float = 0.0
     volume_seconds: float = 0.0
     attach_seconds: float = 0.0

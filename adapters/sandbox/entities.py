@@ -18,6 +18,9 @@ class VmState(StrEnum):
     BUILDING = "building"
     ACTIVE = "active"
     STOPPED = "stopped"
+    PAUSED = "paused"
+    SUSPENDED = "suspended"
+    RESIZED = "resized"
     SHELVED = "shelved"
     SHELVED_OFFLOADED = "shelved_offloaded"
     ERROR = "error"
@@ -124,8 +127,40 @@ class Nic:
 
 
 @dataclass(slots=True, kw_only=True)
+class Action:
+    """One order that a server took, as `os-instance-actions` tells it."""
+
+    name: str
+    request_id: str
+    user_id: str
+    started: datetime
+    finished: datetime | None = None
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Former:
+    """What a resized server was before: it goes back to that, unless the resize is confirmed."""
+
+    flavor: Flavor
+    vm_state: VmState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RootDisk:
+    """A root disk that is to be a volume: of which image, how large, and whether it goes with its server."""
+
+    image: Image
+    size_gib: int
+    goes_with_it: bool
+
+
+@dataclass(slots=True, kw_only=True)
 class Server:
-    """One machine. `epoch` rises with every accepted order, so that what an older order planned does nothing."""
+    """One machine. `epoch` rises with every accepted order, so that what an older order planned does nothing.
+
+    One that boots from a volume has a `root_disk`, and the id of its image only where its request named it twice.
+    """
 
     id: str
     serial: int
@@ -157,7 +192,11 @@ class Server:
     epoch: int = 0
     port_ids: list[str] = field(default_factory=list)
     volume_ids: list[str] = field(default_factory=list)
+    root_disk: RootDisk | None = None
+    group_id: str = ""
     shelved_image_id: str = ""
+    former: Former | None = None
+    actions: list[Action] = field(default_factory=list)
     visible_at: datetime | None = None
     request_id: str = ""
 
@@ -264,7 +303,7 @@ class SecurityGroupRule:
     port_range_max: int | None
     remote_ip_prefix: str | None
     remote_group_id: str | None
-    description: str
+    description: str | None  # none of a rule that came with its group
     created: datetime
 
 
@@ -297,17 +336,21 @@ class FloatingIp:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VolumeAttachment:
-    """Which server has a volume, and as what. Nova calls it by the volume's id, Cinder by its own."""
+    """Which server has a volume, and as what. Nova calls it by the volume's id, Cinder by its own.
+
+    `goes_with_it` is Nova's `delete_on_termination`.
+    """
 
     id: str
     server_id: str
     device: str
     attached_at: datetime
+    goes_with_it: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
 class Volume:
-    """A disk of its own. `status` is Cinder's word; what changes it is in `volumes`."""
+    """A disk of its own. `status` is Cinder's word; what changes it is in `volumes`. One with an image is bootable."""
 
     id: str
     serial: int
@@ -321,6 +364,7 @@ class Volume:
     description: str | None = None
     metadata: dict[str, str] = field(default_factory=dict)
     snapshot_id: str | None = None
+    image: Image | None = None
     attachment: VolumeAttachment | None = None
     visible_at: datetime | None = None
 
@@ -342,6 +386,18 @@ class VolumeSnapshot:
     description: str | None = None
     metadata: dict[str, str] = field(default_factory=dict)
     visible_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerGroup:
+    """Nova's group of servers that are kept together or apart; who is in it, the servers say."""
+
+    id: str
+    name: str
+    policy: str
+    rules: dict[str, int]
+    project_id: str
+    user_id: str
 
 
 @dataclass(slots=True)

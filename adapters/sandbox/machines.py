@@ -2,8 +2,12 @@
 
     building --build--> active, or error (no host, port taken)
     active --stop--> stopped --start--> active
-    active, stopped --shelve--> shelved --offload--> shelved_offloaded
+    active --suspend--> suspended --resume--> active
+    active --pause--> paused --unpause--> active
+    active, stopped, paused, suspended --shelve--> shelved --offload--> shelved_offloaded
     shelved, shelved_offloaded --unshelve--> active
+    active, stopped --resize--> resized --confirm, revert--> as before (see `remaking`)
+    active, stopped, error --rebuild--> active, stopped (see `remaking`)
     any --delete--> deleted
     any --vanish--> gone, without a trace in the API
 
@@ -16,13 +20,13 @@ from datetime import datetime
 
 from adapters.sandbox import images, volumes
 from adapters.sandbox.config import Timing
-from adapters.sandbox.entities import Server, ServerFault, VmState
+from adapters.sandbox.entities import Action, Flavor, Server, ServerFault, VmState
 from adapters.sandbox.state import Cloud
 from adapters.sandbox.wire import ApiError
 from adapters.sandbox.wiring import WiringError, bind_ports, release_ports
 
 NO_VALID_HOST = "No valid host was found. There are not enough hosts available."
-POWER_NONE, POWER_RUNNING, POWER_OFF = 0, 1, 4
+POWER_NONE, POWER_RUNNING, POWER_PAUSED, POWER_OFF = 0, 1, 3, 4
 
 _Step = Callable[[datetime], None]
 
@@ -38,7 +42,7 @@ def _later(cloud: Cloud, server: Server, now: datetime, *, seconds: float, step:
     cloud.plan_after(now, seconds, if_still_wanted)
 
 
-def _enter(server: Server, now: datetime, vm_state: VmState, task_state: str | None = None) -> None:
+def enter(server: Server, now: datetime, vm_state: VmState, task_state: str | None = None) -> None:
     server.vm_state = vm_state
     server.task_state = task_state
     server.updated = now
@@ -76,10 +80,11 @@ def _drop(cloud: Cloud, server: Server, now: datetime) -> None:
 def build(cloud: Cloud, server: Server, now: datetime, *, no_host_after: float | None = None) -> None:
     """Place the server, give it its ports, boot it; or say after so many seconds that there is no host for it."""
     timing = cloud.config.timing
+    creation = note(server, "create", now, request_id=server.request_id, user_id=server.user_id)
     to_bind = min(timing.bind_seconds, timing.build_seconds)
 
     def place(due: datetime) -> None:
-        if no_host_after is not None or not _fits(cloud, server):
+        if no_host_after is not None or not fits(cloud, server.flavor):
             fail(cloud, server, due, NO_VALID_HOST)
             return
         server.host = f"{cloud.config.name}-compute-{server.serial % 16}"
@@ -89,23 +94,26 @@ def build(cloud: Cloud, server: Server, now: datetime, *, no_host_after: float |
             server.host = ""
             fail(cloud, server, due, f"Build of instance {server.id} aborted: {error}")
             return
-        _enter(server, due, VmState.BUILDING, "spawning")
+        enter(server, due, VmState.BUILDING, "spawning")
         _later(cloud, server, due, seconds=timing.build_seconds - to_bind, step=boot)
 
     def boot(due: datetime) -> None:
-        _enter(server, due, VmState.ACTIVE)
+        enter(server, due, VmState.ACTIVE)
         server.power_state = POWER_RUNNING
-        server.launched_at = due
+        server.launched_at = creation.finished = due
         cloud.record(due, "server", "active", server, metadata=server.metadata)
 
     _later(cloud, server, now, seconds=max(to_bind, no_host_after or 0.0), step=place)
 
 
-def _fits(cloud: Cloud, server: Server) -> bool:
+def fits(cloud: Cloud, flavor: Flavor) -> bool:
+    """Whether the cloud has room for one more of the flavor."""
     capacity = cloud.config.capacity
     if capacity is None:
         return True
-    placed = [other.flavor.config for other in cloud.servers.values() if other.host] + [server.flavor.config]
+    there = [other for other in cloud.servers.values() if other.host]
+    held = [other.former.flavor.config for other in there if other.former]  # until the resize is confirmed
+    placed = [other.flavor.config for other in there] + held + [flavor.config]
     return (
         sum(flavor.vcpus for flavor in placed) <= capacity.cores
         and sum(flavor.ram_mib for flavor in placed) <= capacity.ram_mib
@@ -116,7 +124,7 @@ def fail(cloud: Cloud, server: Server, now: datetime, message: str) -> None:
     """The server stays, in ERROR, with the reason."""
     server.fault = ServerFault(message=message, code=500, created=now)
     server.power_state = POWER_NONE
-    _enter(server, now, VmState.ERROR)
+    enter(server, now, VmState.ERROR)
     cloud.record(now, "server", "error", server, metadata=server.metadata, message=message)
 
 
@@ -134,7 +142,7 @@ def delete(cloud: Cloud, server: Server, now: datetime) -> None:
     def finish(due: datetime) -> None:
         release_ports(cloud, server, due)
         _drop(cloud, server, due)
-        _enter(server, due, VmState.DELETED)
+        enter(server, due, VmState.DELETED)
         server.power_state = POWER_NONE
         server.terminated_at = due
         cloud.deleted_servers[server.id] = server
@@ -162,41 +170,83 @@ class Order:
     finish: Callable[[Cloud, Server, datetime], None]
 
 
-def give(cloud: Cloud, server: Server, order: Order, now: datetime) -> None:
-    """Begin an order.
+def check(server: Server, name: str, allowed: tuple[VmState, ...]) -> None:
+    """Whether the server takes an order now.
 
     Raises:
-        ApiError: 409, the server is locked, busy, or in a state that does not allow it.
+        ApiError: 409, it is locked, in a state that does not allow the order, or busy.
     """
     if server.locked:
         raise ApiError(409, f"Instance {server.id} is locked")
-    refused = f"Cannot '{order.name}' instance {server.id} while it is in "
-    if server.vm_state not in order.allowed:
+    refused = f"Cannot '{name}' instance {server.id} while it is in "
+    if server.vm_state not in allowed:
         raise ApiError(409, f"{refused}vm_state {server.vm_state}")
     if server.task_state is not None:
         raise ApiError(409, f"{refused}task_state {server.task_state}")
+
+
+def begin(cloud: Cloud, server: Server, now: datetime, *, task: str | None, seconds: float, finish: _Step) -> None:
+    """Let the server be at work for so long; then `finish` happens, and the action that asked for it is over."""
     server.epoch += 1
-    server.task_state = order.task_state
+    server.task_state = task
     server.updated = now
+    action = server.actions[-1] if server.actions else None
+
+    def end(due: datetime) -> None:
+        if action is not None:
+            action.finished = due
+        finish(due)
+
+    _later(cloud, server, now, seconds=seconds, step=end)
+
+
+def note(server: Server, name: str, now: datetime, *, request_id: str, user_id: str) -> Action:
+    """Write down that somebody gave the server an order."""
+    action = Action(name=name, request_id=request_id, user_id=user_id, started=now)
+    server.actions.append(action)
+    return action
+
+
+def give(cloud: Cloud, server: Server, order: Order, now: datetime) -> None:
+    """Begin an order that was checked."""
     seconds = order.seconds(cloud.config.timing)
-    _later(cloud, server, now, seconds=seconds, step=lambda due: order.finish(cloud, server, due))
+    begin(
+        cloud,
+        server,
+        now,
+        task=order.task_state,
+        seconds=seconds,
+        finish=lambda due: order.finish(cloud, server, due),
+    )
 
 
 def _stopped(cloud: Cloud, server: Server, now: datetime) -> None:
-    _enter(server, now, VmState.STOPPED)
+    enter(server, now, VmState.STOPPED)
     server.power_state = POWER_OFF
     cloud.record(now, "server", "stopped", server, metadata=server.metadata)
 
 
 def _started(cloud: Cloud, server: Server, now: datetime) -> None:
-    _enter(server, now, VmState.ACTIVE)
+    enter(server, now, VmState.ACTIVE)
     server.power_state = POWER_RUNNING
     cloud.record(now, "server", "active", server, metadata=server.metadata)
 
 
+def _suspended(cloud: Cloud, server: Server, now: datetime) -> None:
+    enter(server, now, VmState.SUSPENDED)
+    server.power_state = POWER_OFF
+    cloud.record(now, "server", "suspended", server, metadata=server.metadata)
+
+
+def _paused(cloud: Cloud, server: Server, now: datetime) -> None:
+    enter(server, now, VmState.PAUSED)
+    server.power_state = POWER_PAUSED
+    cloud.record(now, "server", "paused", server, metadata=server.metadata)
+
+
 def _shelved(cloud: Cloud, server: Server, now: datetime) -> None:
     """A shelved server is off but keeps its host; by default Nova offloads it at once."""
-    _enter(server, now, VmState.SHELVED, "shelving_offloading")
+    enter(server, now, VmState.SHELVED, "shelving_offloading")
     server.power_state = POWER_OFF
     images.keep_shelved(cloud, server, now)
     cloud.record(now, "server", "shelved", server, metadata=server.metadata)
@@ -207,7 +257,7 @@ def _shelved(cloud: Cloud, server: Server, now: datetime) -> None:
 
 
 def _offloaded(cloud: Cloud, server: Server, now: datetime) -> None:
-    _enter(server, now, VmState.SHELVED_OFFLOADED)
+    enter(server, now, VmState.SHELVED_OFFLOADED)
     server.power_state = POWER_NONE
     server.host = ""
     cloud.record(now, "server", "offloaded", server, metadata=server.metadata)
@@ -216,21 +266,31 @@ def _offloaded(cloud: Cloud, server: Server, now: datetime) -> None:
 def _unshelved(cloud: Cloud, server: Server, now: datetime) -> None:
     """An offloaded server needs a host again, and may not find one; then it stays as it is."""
     if not server.host:
-        if not _fits(cloud, server):
-            _enter(server, now, VmState.SHELVED_OFFLOADED)
+        if not fits(cloud, server.flavor):
+            enter(server, now, VmState.SHELVED_OFFLOADED)
             return
         server.host = f"{cloud.config.name}-compute-{server.serial % 16}"
     images.drop_shelved(cloud, server, now)
     _started(cloud, server, now)
 
 
-_UP_OR_OFF = (VmState.ACTIVE, VmState.STOPPED)
+_RESTING = (VmState.STOPPED, VmState.PAUSED, VmState.SUSPENDED)
 _ORDERS = (
     Order("stop", (VmState.ACTIVE,), "powering-off", lambda timing: timing.stop_seconds, _stopped),
     Order("start", (VmState.STOPPED,), "powering-on", lambda timing: timing.start_seconds, _started),
-    Order("reboot", _UP_OR_OFF, "rebooting", lambda timing: timing.reboot_seconds, _started),
-    Order("reboot_hard", _UP_OR_OFF, "rebooting_hard", lambda timing: timing.reboot_seconds, _started),
-    Order("shelve", _UP_OR_OFF, "shelving", lambda timing: timing.shelve_seconds, _shelved),
+    Order("suspend", (VmState.ACTIVE,), "suspending", lambda timing: timing.suspend_seconds, _suspended),
+    Order("resume", (VmState.SUSPENDED,), "resuming", lambda timing: timing.suspend_seconds, _started),
+    Order("pause", (VmState.ACTIVE,), "pausing", lambda timing: timing.suspend_seconds, _paused),
+    Order("unpause", (VmState.PAUSED,), "unpausing", lambda timing: timing.suspend_seconds, _started),
+    Order("reboot", (VmState.ACTIVE,), "rebooting", lambda timing: timing.reboot_seconds, _started),
+    Order(
+        "reboot_hard",
+        (VmState.ACTIVE, *_RESTING),
+        "rebooting_hard",
+        lambda timing: timing.reboot_seconds,
+        _started,
+    ),
+    Order("shelve", (VmState.ACTIVE, *_RESTING), "shelving", lambda timing: timing.shelve_seconds, _shelved),
     Order("shelve_offload", (VmState.SHELVED,), "shelving_offloading", lambda _: 0.0, _offloaded),
     Order(
         "unshelve",

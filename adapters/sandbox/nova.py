@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.datastructures import Headers
 
-from adapters.sandbox import nova_quotas, nova_servers, nova_volumes
+from adapters.sandbox import nova_actions, nova_quotas, nova_servers, nova_volumes
 from adapters.sandbox.entities import Flavor, KeyPair
 from adapters.sandbox.nova_views import flavor_document, links
 from adapters.sandbox.paging import page
@@ -33,7 +33,8 @@ def _refuse(error: ApiError) -> Reply:
     if error.status == 401:  # the middleware in front of Nova answers this one
         return Reply(401, {"error": {"code": 401, "message": error.message, "title": "Unauthorized"}})
     name = _FAULT_NAMES.get(error.status, "computeFault")
-    return Reply(error.status, {name: {"code": error.status, "message": error.message}})
+    document = {name: {"code": error.status, "message": error.message}}
+    return Reply(error.status, document, media_type="application/json; charset=UTF-8")
 
 
 def _negotiate(headers: Headers) -> tuple[int, int]:
@@ -56,13 +57,19 @@ def _negotiate(headers: Headers) -> tuple[int, int]:
         raise ApiError(400, f"API Version String {text} is of invalid format. Must be of format MajorNum.MinorNum.")
     version_asked = (int(match[1]), int(match[2]))
     if not MIN_VERSION <= version_asked <= MAX_VERSION:
-        raise ApiError(406, f"Version {text} is not supported by the API. Minimum is 2.1 and maximum is 2.79.")
+        refused = f"Version {text} is not supported by the API. Minimum is 2.1 and maximum is 2.79."
+        raise ApiError(406, refused, headers=_version_headers(text))
     return version_asked
 
 
 def _finish(call: Call, reply: Reply) -> None:
-    version = f"{call.version[0]}.{call.version[1]}"
-    reply.headers |= {
+    if reply.status == 401 or call.path.rstrip("/") == "/compute":  # answered before Nova looks at versions
+        return
+    reply.headers |= _version_headers(f"{call.version[0]}.{call.version[1]}")
+
+
+def _version_headers(version: str) -> dict[str, str]:
+    return {
         "OpenStack-API-Version": f"compute {version}",
         "X-OpenStack-Nova-API-Version": version,
         "Vary": "OpenStack-API-Version, X-OpenStack-Nova-API-Version",
@@ -84,11 +91,18 @@ def _version(call: Call) -> dict[str, Any]:
 
 
 def show_versions(call: Call) -> Reply:
-    return Reply(200, {"versions": [_version(call)]})
+    """Nova still names its first API, which it answers as the second without microversions; the sandbox does not."""
+    first = {"id": "v2.0", "status": "SUPPORTED", "version": "", "min_version": "", "updated": "2011-01-21T11:33:21Z"}
+    link = {"rel": "self", "href": f"{call.base_url}/compute/v2/"}
+    return Reply(200, {"versions": [first | {"links": [link]}, _version(call)]})
 
 
 def show_version(call: Call) -> Reply:
-    return Reply(200, {"version": _version(call)})
+    described = {"rel": "describedby", "type": "text/html", "href": "http://docs.openstack.org/"}
+    media = {"base": "application/json", "type": "application/vnd.openstack.compute+json;version=2.1"}
+    version = _version(call)
+    more = {"links": [*version["links"], described], "media-types": [media]}
+    return Reply(200, {"version": version | more})
 
 
 def _flavors(call: Call) -> tuple[list[Flavor], dict[str, Any]]:
@@ -109,7 +123,9 @@ def _flavors(call: Call) -> tuple[list[Flavor], dict[str, Any]]:
 def list_flavors(call: Call) -> Reply:
     chosen, more = _flavors(call)
     documents = [
-        {"id": flavor.id, "name": flavor.config.name, "links": links(call, "flavors", flavor.id)} for flavor in chosen
+        {"id": flavor.id, "name": flavor.config.name, "links": links(call, "flavors", flavor.id)}
+        | ({"description": None} if call.version >= (2, 55) else {})
+        for flavor in chosen
     ]
     return Reply(200, {"flavors": documents, **more})
 
@@ -233,6 +249,7 @@ TABLE: dict[str, dict[str, Handler]] = {
     _V: {"GET": show_version},
     _V + "/": {"GET": show_version},
     **nova_servers.TABLE,
+    **nova_actions.TABLE,
     **nova_volumes.TABLE,
     _V + "/flavors": {"GET": list_flavors},
     _V + "/flavors/detail": {"GET": list_flavors_in_detail},

@@ -67,7 +67,7 @@ def _make(call: Call, wanted: dict[str, Any]) -> Server:
         request_id=call.request_id,
     )
     refuse_taken_name(call, name)
-    _check_quota(call, project, flavor)
+    check_quota(call, project, flavor)
     _check_port_quota(call, project, server)
     _begin(call, server)
     return server
@@ -127,6 +127,16 @@ def _flavor(cloud: Cloud, reference: Any, image: Image) -> Flavor:
     flavor = cloud.flavors.get(str(reference or "").rpartition("/")[2])
     if flavor is None:
         raise ApiError(400, "Invalid flavorRef provided.")
+    check_image(flavor, image)
+    return flavor
+
+
+def check_image(flavor: Flavor, image: Image) -> None:
+    """Whether a server of the flavor can be made of the image.
+
+    Raises:
+        ApiError: 400.
+    """
     if flavor.config.ram_mib < image.config.min_ram_mib:
         raise ApiError(400, "Flavor's memory is too small for requested image.")
     disk, needed = flavor.config.disk_gib, image.config.min_disk_gib
@@ -136,7 +146,6 @@ def _flavor(cloud: Cloud, reference: Any, image: Image) -> Flavor:
             "Flavor's disk is smaller than the minimum size specified in image metadata. "
             f"Flavor disk is {disk * 1024**3} bytes, minimum size is {needed * 1024**3} bytes.",
         )
-    return flavor
 
 
 def _key_name(call: Call, name: Any) -> str | None:
@@ -257,15 +266,21 @@ def _nic(call: Call, item: Any) -> Nic:
     return Nic(network.id)
 
 
-def _check_quota(call: Call, project: Project, flavor: Flavor) -> None:
-    """Instances, cores and RAM; the text is Nova's, with the resources in alphabetical order."""
+def check_quota(call: Call, project: Project, flavor: Flavor, *, former: Flavor | None = None) -> None:
+    """Instances, cores and RAM, for a new server or for one that had another flavor.
+
+    The text is Nova's, with the resources in alphabetical order.
+
+    Raises:
+        ApiError: 403.
+    """
     usage, quota = call.cloud.usage[project.id], project.quota
     rows = (
-        ("cores", flavor.config.vcpus, usage.cores, quota.cores),
-        ("instances", 1, usage.instances, quota.instances),
-        ("ram", flavor.config.ram_mib, usage.ram_mib, quota.ram_mib),
+        ("cores", flavor.config.vcpus - (former.config.vcpus if former else 0), usage.cores, quota.cores),
+        ("instances", 0 if former else 1, usage.instances, quota.instances),
+        ("ram", flavor.config.ram_mib - (former.config.ram_mib if former else 0), usage.ram_mib, quota.ram_mib),
     )
-    over = [row for row in rows if 0 <= row[3] < row[1] + row[2]]
+    over = [row for row in rows if row[1] > 0 and 0 <= row[3] < row[1] + row[2]]
     if call.effect(FaultKind.QUOTA) and not over:  # as if the others had used up all there is
         over = [(name, requested, limit, limit) for name, requested, _, limit in rows[:2]]
     if over:

@@ -11,7 +11,7 @@ from adapters.sandbox.nova_create import checked_name, metadata
 from adapters.sandbox.state import Cloud
 from adapters.sandbox.wire import ApiError, Call, Reply
 
-_ALLOWED = (VmState.ACTIVE, VmState.STOPPED)  # paused and suspended ones too, which the sandbox does not have
+_ALLOWED = (VmState.ACTIVE, VmState.STOPPED, VmState.PAUSED, VmState.SUSPENDED)
 
 
 def create_image(call: Call, server: Server, argument: Any) -> Reply:

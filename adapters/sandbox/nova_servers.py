@@ -1,4 +1,4 @@
-"""Servers: lists, one of them, changes to its name, metadata and tags, its interfaces, its actions, its end."""
+"""Servers: lists, one of them, changes to its name, metadata and tags, its interfaces, its end."""
 
 import re
 from collections.abc import Iterable
@@ -8,8 +8,7 @@ from typing import Any
 from adapters.sandbox import machines
 from adapters.sandbox.entities import Server
 from adapters.sandbox.nova_create import checked_tags, create_server, metadata
-from adapters.sandbox.nova_images import create_image
-from adapters.sandbox.nova_views import server_document, server_summary, status
+from adapters.sandbox.nova_views import groups_of, server_document, server_summary, status
 from adapters.sandbox.paging import page
 from adapters.sandbox.state import is_visible, visible
 from adapters.sandbox.wire import ApiError, Call, Reply
@@ -122,42 +121,10 @@ def update_server(call: Call) -> Reply:
 
 
 def delete_server(call: Call) -> Reply:
-    machines.delete(call.cloud, find_server(call, hidden_too=True), call.now)
-    return Reply(204)
-
-
-_ACTIONS = {
-    "os-stop": "stop",
-    "os-start": "start",
-    "shelve": "shelve",
-    "shelveOffload": "shelve_offload",
-    "unshelve": "unshelve",
-}
-
-
-def act_on_server(call: Call) -> Reply:
-    """One action: 202, and the server changes over time."""
     server = find_server(call, hidden_too=True)
-    if not isinstance(call.body, dict) or len(call.body) != 1:
-        raise ApiError(400, "There is no such action: give exactly one.")
-    action, argument = next(iter(call.body.items()))
-    if action == "createImage":
-        return create_image(call, server, argument)
-    if action == "lock":
-        server.locked = True
-        server.locked_reason = argument.get("locked_reason") if isinstance(argument, dict) else None
-    elif action == "unlock":
-        server.locked, server.locked_reason = False, None
-    elif action == "forceDelete":
-        machines.delete(call.cloud, server, call.now)
-    elif action == "reboot":
-        hard = isinstance(argument, dict) and str(argument.get("type")).upper() == "HARD"
-        machines.give(call.cloud, server, machines.ORDERS["reboot_hard" if hard else "reboot"], call.now)
-    elif action in _ACTIONS:
-        machines.give(call.cloud, server, machines.ORDERS[_ACTIONS[action]], call.now)
-    else:
-        raise ApiError(400, f"There is no such action: {action}")
-    return Reply(202)
+    machines.delete(call.cloud, server, call.now)
+    machines.note(server, "delete", call.now, request_id=call.request_id, user_id=call.token.user.id)
+    return Reply(204)
 
 
 def show_metadata(call: Call) -> Reply:
@@ -205,6 +172,7 @@ def list_interfaces(call: Call) -> Reply:
         {
             "port_id": port.id,
             "net_id": port.network_id,
+            **({"tag": None} if call.version >= (2, 70) else {}),
             "mac_addr": port.mac_address,
             "port_state": "ACTIVE",
             "fixed_ips": [{"subnet_id": port.subnet_id, "ip_address": port.address}],
@@ -215,7 +183,6 @@ def list_interfaces(call: Call) -> Reply:
 
 
 def list_security_groups(call: Call) -> Reply:
-    names = find_server(call).security_groups
     groups = [
         {
             "id": group.id,
@@ -224,8 +191,7 @@ def list_security_groups(call: Call) -> Reply:
             "tenant_id": group.project_id,
             "rules": [],
         }
-        for group in call.cloud.security_groups.values()
-        if group.project_id == call.project.id and (group.name in names or group.id in names)
+        for group in groups_of(call, find_server(call))
     ]
     return Reply(200, {"security_groups": groups})
 
@@ -236,7 +202,6 @@ TABLE = {
     _BASE: {"GET": list_servers, "POST": create_server},
     _BASE + "/detail": {"GET": list_servers_in_detail},
     _ONE: {"GET": show_server, "PUT": update_server, "DELETE": delete_server},
-    _ONE + "/action": {"POST": act_on_server},
     _ONE + "/metadata": {"GET": show_metadata, "POST": update_metadata, "PUT": update_metadata},
     _ONE + "/metadata/{key}": {"DELETE": delete_metadata_item},
     _ONE + "/tags": {"GET": show_tags, "PUT": replace_tags},

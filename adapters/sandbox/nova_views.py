@@ -3,23 +3,33 @@
 import hashlib
 from typing import Any
 
-from adapters.sandbox.entities import Flavor, Server, VmState
+from adapters.sandbox.entities import Flavor, SecurityGroup, Server, VmState
 from adapters.sandbox.wire import Call, stamp
 
 _STATUS = {
     VmState.BUILDING: "BUILD",
     VmState.ACTIVE: "ACTIVE",
     VmState.STOPPED: "SHUTOFF",
+    VmState.PAUSED: "PAUSED",
+    VmState.SUSPENDED: "SUSPENDED",
+    VmState.RESIZED: "VERIFY_RESIZE",
     VmState.SHELVED: "SHELVED",
     VmState.SHELVED_OFFLOADED: "SHELVED_OFFLOADED",
     VmState.ERROR: "ERROR",
     VmState.DELETED: "DELETED",
 }
-_TASK_STATUS = {"rebooting": "REBOOT", "rebooting_hard": "HARD_REBOOT"}
+_TASK_STATUS = {
+    "rebooting": "REBOOT",
+    "rebooting_hard": "HARD_REBOOT",
+    "rebuilding": "REBUILD",
+    "resize_prep": "RESIZE",
+    "resize_reverting": "REVERT_RESIZE",
+}
+_WITH_PROGRESS = frozenset({"ACTIVE", "BUILD", "REBUILD", "RESIZE", "VERIFY_RESIZE", "REVERT_RESIZE"})
 
 
 def status(server: Server) -> str:
-    """Nova's `status`: a reboot shows, other tasks do not."""
+    """Nova's `status`: these tasks show, others do not."""
     return _TASK_STATUS.get(server.task_state or "", _STATUS[server.vm_state])
 
 
@@ -101,7 +111,7 @@ def server_document(call: Call, server: Server, *, alone: bool) -> dict[str, Any
         "user_id": server.user_id,
         "metadata": {} if server.vm_state is VmState.DELETED else dict(server.metadata),
         "hostId": _host_id(server),
-        "image": {"id": server.image_id, "links": links(call, "images", server.image_id)[1:]},
+        "image": {"id": server.image_id, "links": links(call, "images", server.image_id)[1:]} if server.image_id else "",
         "flavor": _embedded_flavor(call, server.flavor),
         "created": stamp(server.created),
         "updated": stamp(server.updated),
@@ -120,8 +130,8 @@ def server_document(call: Call, server: Server, *, alone: bool) -> dict[str, Any
         "os-extended-volumes:volumes_attached": [_attached(call, volume_id) for volume_id in server.volume_ids],
     }
     if server.port_ids:
-        document["security_groups"] = [{"name": name} for name in server.security_groups]
-    if server.vm_state in (VmState.BUILDING, VmState.ACTIVE):
+        document["security_groups"] = [{"name": group.name} for group in groups_of(call, server)]
+    if status(server) in _WITH_PROGRESS:
         document["progress"] = 0
     _add_by_version(call, server, document, alone=alone)
     if alone and server.fault is not None:
@@ -130,8 +140,18 @@ def server_document(call: Call, server: Server, *, alone: bool) -> dict[str, Any
     return document
 
 
+def groups_of(call: Call, server: Server) -> list[SecurityGroup]:
+    """The security groups of the server's ports, each once."""
+    cloud = call.cloud
+    ids = [group_id for port_id in server.port_ids for group_id in cloud.ports[port_id].security_group_ids]
+    return [cloud.security_groups[group_id] for group_id in dict.fromkeys(ids)]
+
+
 def _attached(call: Call, volume_id: str) -> dict[str, Any]:
-    return {"id": volume_id} | ({"delete_on_termination": False} if call.version >= (2, 3) else {})
+    if call.version < (2, 3):
+        return {"id": volume_id}
+    attachment = call.cloud.volumes[volume_id].attachment
+    return {"id": volume_id, "delete_on_termination": attachment is not None and attachment.goes_with_it}
 
 
 def _add_by_version(call: Call, server: Server, document: dict[str, Any], *, alone: bool) -> None:
@@ -141,11 +161,11 @@ def _add_by_version(call: Call, server: Server, document: dict[str, Any], *, alo
     if version >= (2, 19):
         document["description"] = server.description
     if version >= (2, 26):
-        document["tags"] = list(server.tags)
+        document["tags"] = [] if server.vm_state is VmState.DELETED else list(server.tags)
     if version >= (2, 63):
         document["trusted_image_certificates"] = None
     if version >= (2, 71) and alone:
-        document["server_groups"] = []
+        document["server_groups"] = [server.group_id] if server.group_id else []
     if version >= (2, 73):
         document["locked_reason"] = server.locked_reason
 
