@@ -1,4 +1,4 @@
-"""The OpenStack adapter: `CloudAdapter`, `Powers`, `Shelves`, `Endings`, `Increments` for one site and credential."""
+"""The OpenStack adapter: `CloudAdapter` and the optional Protocols of `broker.ports`, for one site and credential."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import ClassVar
 from uuid import UUID
 
 from adapters.cloud import Bulkhead, ReadSoFar, seconds_in
-from adapters.openstack import inventory, launching, reading
+from adapters.openstack import actions, inventory, launching, reading, usage, volumes
 from adapters.openstack.checking import check
-from adapters.openstack.launching import Launcher, change_power
+from adapters.openstack.launching import Launcher
 from adapters.openstack.login import Credential
 from adapters.openstack.networks import NetworkChoice
 from adapters.openstack.projects import Projects
@@ -30,15 +30,20 @@ from broker.remote import (
     RemoteOffer,
     RemotePart,
     RemoteQuota,
+    RemoteUsage,
     Secret,
     SiteAddress,
     Tags,
 )
+from broker.values import Period
 
 SETTINGS = (
     "network",  # name or id of the network for machines, where there is more than one
     "external_network",  # name or id of the network that public addresses come from, where there is more than one
     "availability_zone",  # Nova's, for every machine
+    "security_groups",  # names or ids, with commas between them, of the groups that every machine is in
+    "server_group",  # name or id of Nova's group that every machine is in
+    "volume_type",  # Cinder's, for every volume
     "projects",  # names or ids of the projects to observe, with commas between them; * for every one (the login's own)
     "ca_bundle",  # file of certificates, for a site with its own authority
     "call_timeout",  # seconds of silence after which one request is given up (30)
@@ -50,7 +55,18 @@ class OpenStack:
     """One project of one OpenStack. Thread-safe."""
 
     known_settings: ClassVar[tuple[str, ...]] = SETTINGS
-    capabilities = Capability.POWER | Capability.SHELVE | Capability.ENDINGS | Capability.SNAPSHOT | Capability.CHANGES
+    capabilities = (
+        Capability.POWER
+        | Capability.SHELVE
+        | Capability.ENDINGS
+        | Capability.SNAPSHOT
+        | Capability.CHANGES
+        | Capability.SUSPEND
+        | Capability.RESIZE
+        | Capability.REBUILD
+        | Capability.VOLUMES
+        | Capability.USAGE
+    )
 
     def __init__(self, site: SiteAddress, secret: Secret, bulkhead: Bulkhead) -> None:
         """Ask nothing of the site yet.
@@ -112,16 +128,43 @@ class OpenStack:
         self._launcher.delete(kind, remote_id, deadline)
 
     def stop(self, remote_id: str, *, deadline: Deadline) -> None:
-        change_power(self._session, remote_id, "os-stop", deadline)
+        actions.change_power(self._session, remote_id, "os-stop", deadline)
 
     def start(self, remote_id: str, *, deadline: Deadline) -> None:
-        change_power(self._session, remote_id, "os-start", deadline)
+        actions.start(self._session, remote_id, deadline)
 
     def shelve(self, remote_id: str, *, deadline: Deadline) -> None:
-        change_power(self._session, remote_id, "shelve", deadline)
+        actions.change_power(self._session, remote_id, "shelve", deadline)
 
     def unshelve(self, remote_id: str, *, deadline: Deadline) -> None:
-        change_power(self._session, remote_id, "unshelve", deadline)
+        actions.change_power(self._session, remote_id, "unshelve", deadline)
+
+    def attach(self, remote_id: str, volume: str, *, deadline: Deadline) -> None:
+        volumes.attach(self._session, remote_id, volume, deadline)
+
+    def detach(self, remote_id: str, volume: str, *, deadline: Deadline) -> None:
+        volumes.detach(self._session, remote_id, volume, deadline)
+
+    def suspend(self, remote_id: str, *, deadline: Deadline) -> None:
+        actions.change_power(self._session, remote_id, "suspend", deadline)
+
+    def resume(self, remote_id: str, *, deadline: Deadline) -> None:
+        actions.change_power(self._session, remote_id, "resume", deadline)
+
+    def resize(self, remote_id: str, instance_type: str, *, deadline: Deadline) -> None:
+        actions.resize(self._session, remote_id, instance_type, deadline)
+
+    def confirm_resize(self, remote_id: str, *, deadline: Deadline) -> bool:
+        return actions.confirm_resize(self._session, remote_id, deadline)
+
+    def revert_resize(self, remote_id: str, *, deadline: Deadline) -> None:
+        actions.revert_resize(self._session, remote_id, deadline)
+
+    def rebuild(self, remote_id: str, image: str, *, deadline: Deadline) -> None:
+        actions.rebuild(self._session, remote_id, image, deadline)
+
+    def usage(self, period: Period, *, deadline: Deadline) -> Sequence[RemoteUsage]:
+        return self._projects.all(lambda session: usage.read_usage(session, period, deadline), deadline)
 
     def ended_at(self, remote_id: str, *, since: datetime, deadline: Deadline) -> datetime | None:
         return self._projects.first(

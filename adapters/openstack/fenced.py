@@ -101,8 +101,11 @@ class PortlessLauncher(Launcher):
             tags = replace(tags, attempt=token, until=NOT_KEPT)
         network = self._networks.inner(deadline)
         server = self._server(machine, tags, made) | {"networks": [{"uuid": network}]}
+        groups = self._groups.security(deadline)
+        if groups:
+            server["security_groups"] = [{"name": group} for group in groups]
         try:
-            return self._create_with_id(PartKind.SERVER, server, deadline, headers=headers)
+            return self._send_server(server, machine, made, deadline, headers=headers)
         except SiteRefused:
             self._networks.forget()
             raise

@@ -1,7 +1,8 @@
 """Making and taking away the parts of a machine.
 
 The fence is the port: it is made first, and Nova refuses a second server on it, at once (409) or by an ERROR while it
-builds. A second port is harmless: nothing runs on it and nothing is paid for it.
+builds. A second port is harmless: nothing runs on it and nothing is paid for it. A second empty volume is harmless too:
+it is no machine, and nobody would keep it; but it costs until the next sweep discards it.
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from adapters.cloud import foreign, part_name, tags_as_metadata, tags_as_text
+from adapters.openstack import disks
+from adapters.openstack.actions import act
 from adapters.openstack.faults import says_gone
+from adapters.openstack.groups import GroupChoice
 from adapters.openstack.inventory import COLLECTIONS, part_document, part_path
 from adapters.openstack.networks import NetworkChoice
-from adapters.openstack.session import Call, Document, Service, Session, json_object
+from adapters.openstack.session import Call, Document, Session, json_object
 from adapters.openstack.snapshots import snapshot_properties
 from adapters.wire import Answer
 from broker.errors import SiteBusy, SiteConflict, SiteDenied, SiteRefused, SiteUnknown
@@ -27,11 +31,15 @@ _TAKEN_AWAY = frozenset({202, 204, 404})
 
 
 def plan(machine: MachineSpec, fence: Fence = Fence.PART) -> tuple[PartSpec, ...]:
-    """The parts in order: with fence PART a port before the server, else none. A key pair's name is its user's own."""
+    """The parts in order: with fence PART a port before the server, else none. A key pair's name is its user's own.
+
+    A root disk that is a volume is no part: Nova makes it with the server, and takes it away with it.
+    """
     key_pair = (PartSpec(PartKind.KEY_PAIR, Fence.NAME, is_harmless=True),) if machine.ssh_key else ()
     port = (PartSpec(PartKind.PORT, Fence.NONE, is_harmless=True),) if fence is Fence.PART else ()
+    volume = (PartSpec(PartKind.VOLUME, Fence.NONE, is_harmless=True),) if machine.volume_gib else ()
     address = (PartSpec(PartKind.ADDRESS, Fence.NONE, is_harmless=True),) if machine.public_address else ()
-    return (*key_pair, *port, PartSpec(PartKind.SERVER, fence, is_harmless=False), *address)
+    return (*key_pair, *port, *volume, PartSpec(PartKind.SERVER, fence, is_harmless=False), *address)
 
 
 class Launcher:
@@ -41,6 +49,7 @@ class Launcher:
         """Send nothing yet."""
         self._session = session
         self._networks = networks
+        self._groups = GroupChoice(session)
 
     def make(
         self, kind: PartKind, machine: MachineSpec, *, tags: Tags, made: Mapping[PartKind, str], deadline: Deadline
@@ -50,6 +59,8 @@ class Launcher:
             return self._make_key_pair(machine, tags, deadline)
         if kind is PartKind.PORT:
             return self._make_port(tags, deadline)
+        if kind is PartKind.VOLUME:
+            return self._make_volume(machine, tags, deadline)
         if kind is PartKind.ADDRESS:
             return self._make_address(tags, id_of(made, PartKind.PORT), deadline)
         if kind is PartKind.SNAPSHOT:
@@ -79,11 +90,19 @@ class Launcher:
             "network_id": self._networks.inner(deadline),
             "admin_state_up": True,
         }
+        groups = self._groups.security(deadline)
+        if groups:
+            port["security_groups"] = groups
         try:
             return self._create_with_id(PartKind.PORT, port, deadline)
         except SiteRefused:
             self._networks.forget()
             raise
+
+    def _make_volume(self, machine: MachineSpec, tags: Tags, deadline: Deadline) -> str:
+        disks.require_cinder(self._session, "making the volume", deadline)
+        wanted = disks.volume(machine, tags, self._session.site.settings.get(disks.VOLUME_TYPE))
+        return self._create_with_id(PartKind.VOLUME, wanted, deadline)
 
     def _make_address(self, tags: Tags, port_id: str, deadline: Deadline) -> str:
         address: Document = {
@@ -101,7 +120,32 @@ class Launcher:
 
     def _make_server(self, machine: MachineSpec, tags: Tags, made: Mapping[PartKind, str], deadline: Deadline) -> str:
         server = self._server(machine, tags, made) | {"networks": [{"port": id_of(made, PartKind.PORT)}]}
-        return self._create_with_id(PartKind.SERVER, server, deadline)
+        return self._send_server(server, machine, made, deadline)
+
+    def _send_server(
+        self,
+        server: Document,
+        machine: MachineSpec,
+        made: Mapping[PartKind, str],
+        deadline: Deadline,
+        *,
+        headers: Mapping[str, str] | None = None,
+    ) -> str:
+        """Have Nova make the server, where its second disk can be had."""
+        volume = disks.made_volume(machine, made)
+        if machine.boot_volume_gib:
+            disks.require_cinder(self._session, "making the server", deadline)
+        if volume is not None:
+            disks.require_free(self._session, volume, deadline)
+        group = self._groups.server(deadline)
+        hints = {"os:scheduler_hints": {"group": group}} if group else {}
+        try:
+            return self._create_with_id(PartKind.SERVER, server, deadline, headers=headers, beside=hints)
+        except SiteRefused as error:
+            # Nova's 400 for a volume that another request for this server took meanwhile is no refusal of this one.
+            if volume is not None and error.http_status == 400:
+                disks.require_free(self._session, volume, deadline)
+            raise
 
     def _server(self, machine: MachineSpec, tags: Tags, made: Mapping[PartKind, str]) -> Document:
         """The server as it is asked for, save its networks."""
@@ -109,8 +153,8 @@ class Launcher:
         server: Document = {
             "name": server_name(machine.name, tags),
             "flavorRef": machine.instance_type,
-            "imageRef": machine.image,
             "metadata": tags_as_metadata(tags),
+            **disks.boots_from(machine, disks.made_volume(machine, made)),
         }
         if PartKind.KEY_PAIR in made:
             server["key_name"] = made[PartKind.KEY_PAIR]
@@ -134,20 +178,34 @@ class Launcher:
             raise SiteBusy(error.detail, http_status=error.http_status) from error
 
     def _create_with_id(
-        self, kind: PartKind, body: Document, deadline: Deadline, *, headers: Mapping[str, str] | None = None
+        self,
+        kind: PartKind,
+        body: Document,
+        deadline: Deadline,
+        *,
+        headers: Mapping[str, str] | None = None,
+        beside: Document | None = None,
     ) -> str:
         """Only the id leaves this function: the answer for a server holds adminPass."""
-        remote_id = self._create(kind, body, deadline, headers=headers).get("id")
+        remote_id = self._create(kind, body, deadline, headers=headers, beside=beside).get("id")
         if not isinstance(remote_id, str) or not remote_id:
             raise foreign(f"making the {kind}", "no id")
         return remote_id
 
     def _create(
-        self, kind: PartKind, body: Document, deadline: Deadline, *, headers: Mapping[str, str] | None = None
+        self,
+        kind: PartKind,
+        body: Document,
+        deadline: Deadline,
+        *,
+        headers: Mapping[str, str] | None = None,
+        beside: Document | None = None,
     ) -> Document:
+        """`beside` is what the document holds beside the thing itself."""
         service, path, key = COLLECTIONS[kind]
         doing = f"making the {kind}"
-        call = Call(service, "POST", path, doing, body={key: body}, expect=_MADE, headers=headers or {})
+        document = {key: body, **(beside or {})}
+        call = Call(service, "POST", path, doing, body=document, expect=_MADE, headers=headers or {})
         made = json_object(self._session.send(call, deadline).body, call.doing).get(key)
         if not isinstance(made, dict):
             raise foreign(call.doing, f"no object {key!r}")
@@ -168,6 +226,13 @@ class Launcher:
         except SiteConflict:
             if kind is not PartKind.SERVER or not self._delete_for_good(remote_id, deadline):
                 raise
+            return
+        except SiteRefused as error:
+            if kind not in (PartKind.VOLUME, PartKind.VOLUME_SNAPSHOT) or error.http_status != 400:
+                raise
+            reason = disks.why_it_stays(kind, part_document(self._session, kind, remote_id, deadline), error)
+            if reason is not None:
+                raise reason from error
             return
         if answer.status == 404 and not says_gone(answer.body, remote_id):
             raise SiteUnknown(f"{doing}: a 404 that does not speak of it; it may still exist", http_status=404)
@@ -208,22 +273,6 @@ def server_name(name: str, tags: Tags) -> str:
     return f"{readable}-{ending}" if readable else ending
 
 
-def act(
-    session: Session, server_id: str, action: str, deadline: Deadline, *, argument: Document | None = None
-) -> Answer:
-    """One action of Nova on a server; its answer."""
-    path = f"{part_path(PartKind.SERVER, server_id)[1]}/action"
-    call = Call(
-        Service.COMPUTE,
-        "POST",
-        path,
-        f"{action} of server {server_id}",
-        body={action: argument},
-        expect=frozenset({202, 204}),
-    )
-    return session.send(call, deadline)
-
-
 def _image_id(answer: Answer) -> str:
     """The image that `createImage` began: in the body from microversion 2.45 on, before at the end of the Location."""
     doing = "making the snapshot"
@@ -234,30 +283,3 @@ def _image_id(answer: Answer) -> str:
     if not isinstance(remote_id, str) or not remote_id:
         raise foreign(doing, "no id of an image")
     return remote_id
-
-
-# Action -> what the server is once it worked, and what it does meanwhile (Nova's status and task_state).
-_POWER: dict[str, tuple[frozenset[str], frozenset[str]]] = {
-    "os-stop": (frozenset({"SHUTOFF"}), frozenset({"powering-off"})),
-    "os-start": (frozenset({"ACTIVE"}), frozenset({"powering-on"})),
-    "shelve": (
-        frozenset({"SHELVED", "SHELVED_OFFLOADED"}),
-        frozenset({"shelving", "shelving_image_pending_upload", "shelving_image_uploading", "shelving_offloading"}),
-    ),
-    "unshelve": (frozenset({"ACTIVE"}), frozenset({"unshelving", "spawning"})),
-}
-
-
-def change_power(session: Session, server_id: str, action: str, deadline: Deadline) -> None:
-    """One of the actions above; done already, or under way, is fine.
-
-    Raises:
-        SiteConflict: the server's state does not allow it.
-    """
-    try:
-        act(session, server_id, action, deadline)
-    except SiteConflict:
-        server = part_document(session, PartKind.SERVER, server_id, deadline) or {}
-        there, on_the_way = _POWER[action]
-        if server.get("OS-EXT-STS:task_state") not in on_the_way and server.get("status") not in there:
-            raise
