@@ -55,7 +55,7 @@ def image_document(image: Image) -> dict[str, Any]:
         "container_format": "bare" if is_saved else None,
         "disk_format": "qcow2" if is_saved else None,
         "size": config.size_bytes if is_saved else None,
-        "virtual_size": None,
+        "virtual_size": max(config.size_bytes, config.min_disk_gib * 1024**3) if is_saved else None,
         "min_disk": config.min_disk_gib,
         "min_ram": config.min_ram_mib,
         "checksum": digest if is_saved else None,

@@ -53,6 +53,7 @@ def _is_shown(call: Call, network: Network) -> bool:
 
 
 def _network_document(network: Network) -> Document:
+    default = {"is_default": False} if network.external else {}
     return {
         "id": network.id,
         "name": network.name,
@@ -69,11 +70,13 @@ def _network_document(network: Network) -> Document:
         "availability_zone_hints": [],
         "ipv4_address_scope": None,
         "ipv6_address_scope": None,
+        "qos_policy_id": None,
         "description": "",
         "tags": list(network.tags),
         "revision_number": 1,
         "created_at": stamp(network.created),
         "updated_at": stamp(network.created),
+        **default,
     }
 
 
@@ -153,7 +156,12 @@ def _quota_rows(call: Call, project: Project) -> dict[str, tuple[int, int]]:
         name: (limit, sum(item.project_id == project.id for item in table.values()))
         for name, (limit, table) in tables.items()
     }
-    return rows | {"router": (10, 0), "rbac_policy": (10, 0), "subnetpool": (-1, 0)}  # nobody can make one here
+    return rows | {
+        "router": (10, 0),
+        "rbac_policy": (10, 0),
+        "subnetpool": (-1, 0),
+        "trunk": (-1, 0),
+    }  # nobody can make one here
 
 
 def _own_project(call: Call) -> Project:

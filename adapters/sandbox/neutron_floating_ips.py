@@ -25,8 +25,7 @@ def _document(call: Call, floating: FloatingIp) -> Document:
         "router_id": None,
         "status": "ACTIVE" if port else "DOWN",
         "description": floating.description,
-        "dns_domain": "",
-        "dns_name": "",
+        "qos_policy_id": None,
         "port_details": port
         and {
             "name": port.name,

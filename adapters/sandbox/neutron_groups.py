@@ -18,7 +18,10 @@ def _group_document(call: Call, group: SecurityGroup) -> Document:
         "project_id": group.project_id,
         "stateful": True,
         "shared": False,
-        "security_group_rules": [_rule_document(rules[rule_id]) for rule_id in group.rule_ids],
+        "security_group_rules": [
+            _rule_document(rules[rule_id]) | {"standard_attr_id": number, "tags": []}
+            for number, rule_id in enumerate(group.rule_ids, 1)
+        ],
         "tags": list(group.tags),
         "revision_number": 1,
         "created_at": stamp(group.created),
@@ -38,7 +41,9 @@ def _rule_document(rule: SecurityGroupRule) -> Document:
         "port_range_min": rule.port_range_min,
         "port_range_max": rule.port_range_max,
         "remote_ip_prefix": rule.remote_ip_prefix,
+        "normalized_cidr": rule.remote_ip_prefix,
         "remote_group_id": rule.remote_group_id,
+        "remote_address_group_id": None,
         "description": rule.description,
         "revision_number": 0,
         "created_at": stamp(rule.created),
@@ -71,7 +76,7 @@ def create_group(call: Call) -> Reply:
     )
     cloud.security_groups[group.id] = group
     for ethertype in ("IPv4", "IPv6"):
-        _add_rule(call, group, {"direction": "egress", "ethertype": ethertype})
+        _add_rule(call, group, {"direction": "egress", "ethertype": ethertype}).description = None
     cloud.record(call.now, "security_group", "created", group, request_id=call.request_id)
     return Reply(201, {"security_group": _group_document(call, group)})
 

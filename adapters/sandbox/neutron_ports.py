@@ -1,6 +1,7 @@
 """Ports: made by users before a server (the fence of a launch) or by Nova with one."""
 
 import ipaddress
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -40,6 +41,8 @@ def port_document(call: Call, port: Port) -> Document:
         "extra_dhcp_opts": [],
         "port_security_enabled": True,
         "binding:vnic_type": "normal",
+        "qos_policy_id": None,
+        "qos_network_policy_id": None,
         "tags": list(port.tags),
         "revision_number": port.revision,
         "created_at": stamp(port.created),
@@ -65,6 +68,9 @@ def find_port(call: Call, identifier: str, *, hidden_too: bool = False) -> Port:
     if port is None or port.project_id != project_id or not (hidden_too or is_visible(port, project_id, call.now)):
         raise not_found("PortNotFound", "Port", identifier)
     return port
+
+
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def create_port(call: Call) -> Reply:
@@ -131,9 +137,12 @@ def _groups(call: Call, given: Any) -> list[str]:
     if not isinstance(given, list):
         raise ApiError(400, f"Invalid input for security_groups. Reason: {given} is not a list.")
     for identifier in given:
+        if not _UUID.fullmatch(str(identifier)):
+            text = f"Invalid input for security_groups. Reason: '{identifier}' is not a valid UUID."
+            raise ApiError(400, text, "HTTPBadRequest")
         group = call.cloud.security_groups.get(str(identifier))
         if group is None or group.project_id != call.project.id:
-            raise not_found("SecurityGroupNotFound", "Security group", str(identifier))
+            raise ApiError(404, f"Security group {identifier} does not exist", "SecurityGroupNotFound")
     return [str(identifier) for identifier in given]
 
 
