@@ -1,9 +1,11 @@
 """Cinder v3: versions, volumes, snapshots of volumes, quotas, and the table of all its paths."""
 
+import re
 from datetime import timedelta
 from typing import Any
 
-from adapters.sandbox import cinder_rest, volumes
+from adapters.sandbox import cinder_limits, cinder_rest, volumes
+from adapters.sandbox.cinder_limits import TYPE, type_id
 from adapters.sandbox.cinder_rest import (
     BASE,
     SERVICE,
@@ -17,15 +19,15 @@ from adapters.sandbox.cinder_rest import (
     moment,
     own_project,
 )
-from adapters.sandbox.entities import Volume, VolumeSnapshot
+from adapters.sandbox.entities import Image
 from adapters.sandbox.faults import FaultKind
 from adapters.sandbox.state import new_id
+from adapters.sandbox.volume_entities import Volume, VolumeSnapshot
 from adapters.sandbox.wire import ApiError, Call, Handler, Reply
 
 __all__ = ["SERVICE", "TABLE"]
 
 _NOT_MODELLED = ("imageRef", "source_volid", "backup_id", "consistencygroup_id", "multiattach")
-_TYPE = "standard"
 
 
 def _version(call: Call) -> Document:
@@ -35,7 +37,10 @@ def _version(call: Call) -> Document:
         "version": "3.70",
         "min_version": "3.0",
         "updated": "2022-08-31T00:00:00Z",
-        "links": [{"rel": "self", "href": f"{call.base_url}/volume/v3/"}],
+        "links": [
+            {"rel": "describedby", "type": "text/html", "href": "https://docs.openstack.org/"},
+            {"rel": "self", "href": f"{call.base_url}/volume/v3/"},
+        ],
         "media-types": [
             {"base": "application/json", "type": "application/vnd.openstack.volume+json;version=3"},
         ],
@@ -79,12 +84,12 @@ def _volume_document(call: Call, volume: Volume, *, changing: bool = False) -> D
         "created_at": moment(volume.created),
         "updated_at": moment(volume.updated),
         "description": volume.description,
-        "volume_type": _TYPE,
+        "volume_type": TYPE,
         "snapshot_id": volume.snapshot_id,
         "source_volid": None,
         "metadata": dict(volume.metadata),
         "user_id": volume.user_id,
-        "bootable": "false",
+        "bootable": "true" if volume.image else "false",
         "encrypted": False,
         "replication_status": None,
         "consistencygroup_id": None,
@@ -93,15 +98,35 @@ def _volume_document(call: Call, volume: Volume, *, changing: bool = False) -> D
     }
     if not changing:
         document["os-vol-tenant-attr:tenant_id"] = volume.project_id
+        if volume.image is not None:
+            document["volume_image_metadata"] = _image_metadata(volume.image)
     if call.version >= (3, 13):
         document["group_id"] = None
     if call.version >= (3, 48):
         document |= {"service_uuid": call.cloud.config.identifier("service", "volume"), "shared_targets": False}
     if call.version >= (3, 63):
-        document["volume_type_id"] = call.cloud.config.identifier("volume_type", _TYPE)
+        document["volume_type_id"] = type_id(call)
     if call.version >= (3, 65):
         document["consumes_quota"] = True
     return document
+
+
+def _image_metadata(image: Image) -> Document:
+    """What Cinder remembers of the image that it wrote onto a volume; all of it texts."""
+    config = image.config
+    return {
+        "signature_verified": "False",
+        "os_distro": config.os_distro,
+        "os_version": config.os_version,
+        **config.properties,
+        "image_id": image.id,
+        "image_name": config.name,
+        "container_format": "bare",
+        "disk_format": "qcow2",
+        "min_disk": str(config.min_disk_gib),
+        "min_ram": str(config.min_ram_mib),
+        "size": str(config.size_bytes),
+    }
 
 
 def list_volumes(call: Call) -> Reply:
@@ -131,6 +156,7 @@ def create_volume(call: Call) -> Reply:
             raise ApiError(400, f"The sandbox does not model '{field}': volumes are empty, or made of a snapshot.")
     source = _source(call, wanted.get("snapshot_id"))
     size = _size(wanted.get("size"), source)
+    _check_type(call, wanted.get("volume_type"))
     _check_quota(call, "volumes", size)
     volume = Volume(
         id=new_id(),
@@ -146,6 +172,17 @@ def create_volume(call: Call) -> Reply:
     )
     _begin(call, volume)
     return Reply(202, {"volume": _volume_document(call, volume, changing=True)})
+
+
+def _check_type(call: Call, wanted: Any) -> None:
+    """The only type, by name or id; none is the only one too.
+
+    Raises:
+        ApiError: 404, with a name's text for a name and an id's for an id.
+    """
+    if wanted not in (None, "", TYPE, type_id(call)):
+        by_name = "" if re.fullmatch(r"[0-9a-f-]{36}", str(wanted)) else "with name "
+        raise ApiError(404, f"Volume type {by_name}{wanted} could not be found.")
 
 
 def _source(call: Call, snapshot_id: Any) -> VolumeSnapshot | None:
@@ -171,33 +208,11 @@ def _size(given: Any, source: VolumeSnapshot | None) -> int:
     return size
 
 
-def _used(call: Call) -> dict[str, int]:
-    """What the project's volumes and snapshots use, in Cinder's words: both take gigabytes."""
-    project_id, cloud = call.project.id, call.cloud
-    sizes = [volume.size_gib for volume in cloud.volumes.values() if volume.project_id == project_id]
-    saved = [snapshot.size_gib for snapshot in cloud.volume_snapshots.values() if snapshot.project_id == project_id]
-    return {"volumes": len(sizes), "snapshots": len(saved), "gigabytes": sum(sizes) + sum(saved)}
-
-
-def _limits(call: Call) -> dict[str, int]:
-    quota = call.project.quota
-    return {"volumes": quota.volumes, "snapshots": quota.volume_snapshots, "gigabytes": quota.volume_gib}
-
-
 def _check_quota(call: Call, kind: str, size: int) -> None:
-    """Refuse one more of `kind`, volumes or snapshots, of so many GiB; the texts are Cinder's."""
-    limits, used = _limits(call), _used(call)
-    if call.effect(FaultKind.QUOTA):  # as if the others had used up all there is
-        limits = used
-    if 0 <= limits["gigabytes"] < used["gigabytes"] + size:
-        text = (
-            "VolumeSizeExceedsAvailableQuota: Requested volume or snapshot exceeds allowed gigabytes quota. "
-            f"Requested {size}G, quota is {limits['gigabytes']}G and {used['gigabytes']}G has been consumed."
-        )
-        raise ApiError(413, text)
-    if 0 <= limits[kind] <= used[kind]:
-        name = "VolumeLimitExceeded" if kind == "volumes" else "SnapshotLimitExceeded"
-        raise ApiError(413, f"{name}: Maximum number of {kind} allowed ({limits[kind]}) exceeded for quota '{kind}'.")
+    is_full = call.effect(FaultKind.QUOTA) is not None
+    refusal = volumes.over_quota(call.cloud, call.project, kind, size, is_full=is_full)
+    if refusal is not None:
+        raise ApiError(413, refusal)
 
 
 def _begin(call: Call, thing: Volume | VolumeSnapshot) -> None:
@@ -216,8 +231,7 @@ def update_volume(call: Call) -> Reply:
 
 def delete_volume(call: Call) -> Reply:
     volume = _find_volume(call, hidden_too=True)
-    has_snapshots = any(snapshot.volume_id == volume.id for snapshot in call.cloud.volume_snapshots.values())
-    if has_snapshots or not volumes.can_go(volume):
+    if volumes.has_snapshots(call.cloud, volume) or not volumes.can_go(volume):
         text = (
             "Invalid volume: Volume status must be available or error or error_restoring or error_extending or "
             "error_managing and must not be migrating, attached, belong to a group, have snapshots, awaiting a "
@@ -315,37 +329,10 @@ def update_snapshot(call: Call) -> Reply:
 def delete_snapshot(call: Call) -> Reply:
     snapshot = _find_snapshot(call, hidden_too=True)
     if not volumes.can_go(snapshot):
-        raise ApiError(400, "Invalid snapshot: Snapshot status must be available or error, and not in a group.")
+        text = "Invalid snapshot: Snapshot status must be available or error and must not be part of a group."
+        raise ApiError(400, text)
     volumes.delete(call.cloud, snapshot, call.now, request_id=call.request_id)
     return Reply(202)
-
-
-# --- quotas ------------------------------------------------------------------------------------------------------
-
-# What nobody can make here, as Cinder limits it by default.
-_UNUSED = {
-    "backups": 10,
-    "backup_gigabytes": 1000,
-    "groups": 10,
-    "per_volume_gigabytes": -1,
-    **{
-        f"{resource}_{kind}": -1
-        for resource in ("volumes", "gigabytes", "snapshots")
-        for kind in (_TYPE, "__DEFAULT__")
-    },
-}
-
-
-def show_quota(call: Call) -> Reply:
-    """Limits, and with `usage=True` what is in use."""
-    own_project(call)
-    if call.params["target"] != call.project.id:
-        raise ApiError(403, "Policy doesn't allow volume_extension:quotas:show to be performed.")
-    limits, used = _limits(call) | _UNUSED, _used(call)
-    rows: Document = dict(limits)
-    if call.query.get("usage", "false").lower() in ("true", "1"):
-        rows = {name: {"limit": limit, "in_use": used.get(name, 0), "reserved": 0} for name, limit in limits.items()}
-    return Reply(200, {"quota_set": {"id": call.project.id, **rows}})
 
 
 TABLE: dict[str, dict[str, Handler]] = {
@@ -359,5 +346,5 @@ TABLE: dict[str, dict[str, Handler]] = {
     BASE + "/snapshots": {"GET": list_snapshots, "POST": create_snapshot},
     BASE + "/snapshots/detail": {"GET": list_snapshots_in_detail},
     BASE + "/snapshots/{snapshot}": {"GET": show_snapshot, "PUT": update_snapshot, "DELETE": delete_snapshot},
-    BASE + "/os-quota-sets/{target}": {"GET": show_quota},
+    **cinder_limits.TABLE,
 }

@@ -1,5 +1,6 @@
 """What Cinder's collections have in common: refusals, microversions, owners, lists in pages."""
 
+import ast
 import re
 from collections.abc import Callable, Iterable
 from datetime import datetime
@@ -7,9 +8,9 @@ from typing import Any, TypeVar
 
 from starlette.datastructures import Headers
 
-from adapters.sandbox.entities import Volume, VolumeSnapshot
 from adapters.sandbox.paging import page
 from adapters.sandbox.state import is_visible, visible
+from adapters.sandbox.volume_entities import Volume, VolumeSnapshot
 from adapters.sandbox.wire import ApiError, Call, Reply, Service
 
 Document = dict[str, Any]
@@ -61,15 +62,19 @@ def _negotiate(headers: Headers) -> tuple[int, int]:
         raise ApiError(400, f"API Version String {text} is of invalid format. Must be of format MajorNum.MinorNum.")
     asked = (int(match[1]), int(match[2]))
     if not MIN_VERSION <= asked <= MAX_VERSION:
-        raise ApiError(406, f"Version {text} is not supported by the API. Minimum is 3.0 and maximum is 3.70.")
+        refused = f"Version {text} is not supported by the API. Minimum is 3.0 and maximum is 3.70."
+        raise ApiError(406, refused, headers=_version_headers(text))
     return asked
 
 
 def _finish(call: Call, reply: Reply) -> None:
-    reply.headers |= {
-        "OpenStack-API-Version": f"volume {call.version[0]}.{call.version[1]}",
-        "Vary": "OpenStack-API-Version",
-    }
+    if reply.status == 401:  # answered before Cinder looks at versions
+        return
+    reply.headers |= _version_headers(f"{call.version[0]}.{call.version[1]}")
+
+
+def _version_headers(version: str) -> dict[str, str]:
+    return {"OpenStack-API-Version": f"volume {version}", "Vary": "OpenStack-API-Version"}
 
 
 SERVICE = Service("volume", _refuse, negotiate=_negotiate, finish=_finish)
@@ -103,12 +108,15 @@ def links(call: Call, kind: str, identifier: str) -> list[Document]:
 
 
 def collection(call: Call, noun: str, things: Iterable[ThingT], show: Callable[[ThingT], Document]) -> Reply:
-    """The list that the query asks for, newest first; what a query asks beyond name and status is ignored."""
+    """The list that the query asks for, newest first; what it asks beyond name, status and metadata is ignored."""
     project_id, kind = own_project(call), f"{noun.lower()}s"
     chosen = sorted(visible(things, project_id, call.now), key=lambda thing: thing.serial, reverse=True)
     for field in ("name", "status"):
         if field in call.query:
             chosen = [thing for thing in chosen if getattr(thing, field) == call.query[field]]
+    if "metadata" in call.query:
+        wanted = _wanted_metadata(call.query["metadata"])
+        chosen = [thing for thing in chosen if wanted is not None and wanted.items() <= thing.metadata.items()]
     marker = call.query.get("marker")
     if marker is not None and all(thing.id != marker for thing in chosen):
         raise not_found(noun, marker)
@@ -119,6 +127,15 @@ def collection(call: Call, noun: str, things: Iterable[ThingT], show: Callable[[
     if following is not None:
         body[f"{kind}_links"] = [{"rel": "next", "href": following}]
     return Reply(200, body)
+
+
+def _wanted_metadata(text: str) -> dict[str, str] | None:
+    """A filter as Cinder reads it: as Python writes a dict. None for anything else, which nothing has."""
+    try:
+        wanted = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return None
+    return {str(key): str(value) for key, value in wanted.items()} if isinstance(wanted, dict) else None
 
 
 def find(call: Call, noun: str, things: dict[str, ThingT], identifier: str, *, hidden_too: bool = False) -> ThingT:

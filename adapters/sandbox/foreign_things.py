@@ -8,9 +8,10 @@ import dataclasses
 from datetime import datetime, timedelta
 
 from adapters.sandbox import images, volumes
-from adapters.sandbox.entities import FloatingIp, Image, Server, Volume, VolumeSnapshot
+from adapters.sandbox.entities import FloatingIp, Image, Server
 from adapters.sandbox.errors import ConfigError
 from adapters.sandbox.state import Cloud, new_id
+from adapters.sandbox.volume_entities import Volume, VolumeSnapshot
 from adapters.sandbox.wiring import point_floating_ip
 
 _AGE = timedelta(days=200)

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from adapters.sandbox import images, volumes
+from adapters.sandbox import hosts, images, volumes
 from adapters.sandbox.config import Timing
 from adapters.sandbox.entities import Action, Flavor, Server, ServerFault, VmState
 from adapters.sandbox.state import Cloud
@@ -84,14 +84,18 @@ def build(cloud: Cloud, server: Server, now: datetime, *, no_host_after: float |
     to_bind = min(timing.bind_seconds, timing.build_seconds)
 
     def place(due: datetime) -> None:
-        if no_host_after is not None or not fits(cloud, server.flavor):
+        if no_host_after is None and fits(cloud, server.flavor):
+            server.host = hosts.choose(cloud, server)
+        if not server.host:
             fail(cloud, server, due, NO_VALID_HOST)
             return
-        server.host = f"{cloud.config.name}-compute-{server.serial % 16}"
         try:
             bind_ports(cloud, server, due)
+            volumes.make_root(cloud, server, due)
         except WiringError as error:
             server.host = ""
+            release_ports(cloud, server, due)
+            volumes.release(cloud, server, due)
             fail(cloud, server, due, f"Build of instance {server.id} aborted: {error}")
             return
         enter(server, due, VmState.BUILDING, "spawning")
@@ -101,6 +105,7 @@ def build(cloud: Cloud, server: Server, now: datetime, *, no_host_after: float |
         enter(server, due, VmState.ACTIVE)
         server.power_state = POWER_RUNNING
         server.launched_at = creation.finished = due
+        volumes.plug_in_all(cloud, server, due)
         cloud.record(due, "server", "active", server, metadata=server.metadata)
 
     _later(cloud, server, now, seconds=max(to_bind, no_host_after or 0.0), step=place)
@@ -266,10 +271,11 @@ def _offloaded(cloud: Cloud, server: Server, now: datetime) -> None:
 def _unshelved(cloud: Cloud, server: Server, now: datetime) -> None:
     """An offloaded server needs a host again, and may not find one; then it stays as it is."""
     if not server.host:
-        if not fits(cloud, server.flavor):
+        if fits(cloud, server.flavor):
+            server.host = hosts.choose(cloud, server)
+        if not server.host:
             enter(server, now, VmState.SHELVED_OFFLOADED)
             return
-        server.host = f"{cloud.config.name}-compute-{server.serial % 16}"
     images.drop_shelved(cloud, server, now)
     _started(cloud, server, now)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.datastructures import Headers
 
-from adapters.sandbox import nova_actions, nova_quotas, nova_servers, nova_volumes
+from adapters.sandbox import nova_actions, nova_groups, nova_quotas, nova_servers, nova_volumes
 from adapters.sandbox.entities import Flavor, KeyPair
 from adapters.sandbox.nova_views import flavor_document, links
 from adapters.sandbox.paging import page
@@ -251,6 +251,7 @@ TABLE: dict[str, dict[str, Handler]] = {
     **nova_servers.TABLE,
     **nova_actions.TABLE,
     **nova_volumes.TABLE,
+    **nova_groups.TABLE,
     _V + "/flavors": {"GET": list_flavors},
     _V + "/flavors/detail": {"GET": list_flavors_in_detail},
     _V + "/flavors/{flavor}": {"GET": show_flavor},

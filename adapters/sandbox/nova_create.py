@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
-from adapters.sandbox import machines
+from adapters.sandbox import machines, nova_disks, nova_groups
 from adapters.sandbox.entities import Flavor, Image, Network, Nic, Project, Server
 from adapters.sandbox.faults import FaultKind
 from adapters.sandbox.nova_fences import made_before, refuse_taken_name, remember
@@ -19,7 +19,7 @@ from adapters.sandbox.wire import ApiError, Call, Reply
 _USER_DATA_CHARACTERS = 65535
 _NAME_CHARACTERS = 255
 _METADATA_KEY = re.compile(r"[a-zA-Z0-9_:. -]{1,255}")
-_NOT_MODELLED = ("block_device_mapping", "block_device_mapping_v2", "personality")
+_NOT_MODELLED = ("block_device_mapping", "personality")
 
 
 def create_server(call: Call) -> Reply:
@@ -43,8 +43,8 @@ def _make(call: Call, wanted: dict[str, Any]) -> Server:
     project = call.project
     _refuse_unmodelled(wanted)
     name = checked_name(wanted.get("name"))
-    image = _image(call, wanted.get("imageRef"))
-    flavor = _flavor(call.cloud, wanted.get("flavorRef"), image)
+    chosen = nova_disks.disks(call, wanted)
+    flavor = _flavor(call.cloud, wanted.get("flavorRef"), chosen)
     server = Server(
         id=new_id(),
         serial=call.cloud.serial(),
@@ -52,8 +52,9 @@ def _make(call: Call, wanted: dict[str, Any]) -> Server:
         project_id=project.id,
         user_id=call.token.user.id,
         flavor=flavor,
-        image_id=image.id,
-        image_config=image.config,
+        image_id=chosen.image.id if chosen.shows_image else "",
+        image_config=chosen.image.config,
+        root_disk=chosen.root,
         created=call.now,
         updated=call.now,
         key_name=_key_name(call, wanted.get("key_name")),
@@ -64,11 +65,13 @@ def _make(call: Call, wanted: dict[str, Any]) -> Server:
         user_data=_user_data(wanted.get("user_data")),
         description=wanted.get("description") if call.version >= (2, 19) else None,
         nics=_nics(call, wanted),
+        group_id=nova_groups.hinted(call),
         request_id=call.request_id,
     )
     refuse_taken_name(call, name)
     check_quota(call, project, flavor)
     _check_port_quota(call, project, server)
+    nova_disks.promise(call, server, chosen)
     _begin(call, server)
     return server
 
@@ -97,7 +100,7 @@ def _vanish_if_there(cloud: Cloud, server: Server) -> Callable[[datetime], None]
 def _refuse_unmodelled(wanted: dict[str, Any]) -> None:
     for field in _NOT_MODELLED:
         if wanted.get(field):
-            raise ApiError(400, f"The sandbox does not model '{field}': boot from an image, without volumes.")
+            raise ApiError(400, f"The sandbox does not model '{field}': use 'block_device_mapping_v2'.")
     for field in ("min_count", "max_count"):
         if wanted.get(field, 1) not in (1, "1"):
             raise ApiError(400, f"The sandbox makes one server per request: leave out '{field}'.")
@@ -114,25 +117,16 @@ def checked_name(name: Any) -> str:
     return name.strip()
 
 
-def _image(call: Call, reference: Any) -> Image:
-    image = call.cloud.images.get(str(reference or "").rpartition("/")[2])
-    if image is None or image.project_id not in ("", call.project.id):
-        raise ApiError(400, "Can not find requested image")
-    if image.config.status != "active":
-        raise ApiError(400, f"Image {image.id} is not active.")
-    return image
-
-
-def _flavor(cloud: Cloud, reference: Any, image: Image) -> Flavor:
+def _flavor(cloud: Cloud, reference: Any, chosen: nova_disks.Disks) -> Flavor:
     flavor = cloud.flavors.get(str(reference or "").rpartition("/")[2])
     if flavor is None:
         raise ApiError(400, "Invalid flavorRef provided.")
-    check_image(flavor, image)
+    check_image(flavor, chosen.image, is_on_volume=chosen.root is not None)
     return flavor
 
 
-def check_image(flavor: Flavor, image: Image) -> None:
-    """Whether a server of the flavor can be made of the image.
+def check_image(flavor: Flavor, image: Image, *, is_on_volume: bool = False) -> None:
+    """Whether a server of the flavor can be made of the image; on a volume, the flavor's own disk does not matter.
 
     Raises:
         ApiError: 400.
@@ -140,7 +134,7 @@ def check_image(flavor: Flavor, image: Image) -> None:
     if flavor.config.ram_mib < image.config.min_ram_mib:
         raise ApiError(400, "Flavor's memory is too small for requested image.")
     disk, needed = flavor.config.disk_gib, image.config.min_disk_gib
-    if 0 < disk < needed:
+    if 0 < disk < needed and not is_on_volume:
         raise ApiError(
             400,
             "Flavor's disk is smaller than the minimum size specified in image metadata. "
@@ -199,7 +193,7 @@ def _security_groups(call: Call, given: Any) -> list[str]:
             name in (group.name, group.id) and group.project_id == call.project.id
             for group in call.cloud.security_groups.values()
         ):
-            raise ApiError(400, f"Security group {name} not found for project {call.project.id}.")
+            raise ApiError(400, f"Unable to find security_group with name or id '{name}'")
     return list(dict.fromkeys(names)) or ["default"]
 
 

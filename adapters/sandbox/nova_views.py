@@ -111,7 +111,9 @@ def server_document(call: Call, server: Server, *, alone: bool) -> dict[str, Any
         "user_id": server.user_id,
         "metadata": {} if server.vm_state is VmState.DELETED else dict(server.metadata),
         "hostId": _host_id(server),
-        "image": {"id": server.image_id, "links": links(call, "images", server.image_id)[1:]} if server.image_id else "",
+        "image": {"id": server.image_id, "links": links(call, "images", server.image_id)[1:]}
+        if server.image_id
+        else "",
         "flavor": _embedded_flavor(call, server.flavor),
         "created": stamp(server.created),
         "updated": stamp(server.updated),

@@ -28,15 +28,15 @@ from adapters.sandbox.entities import (
     SecurityGroup,
     SecurityGroupRule,
     Server,
+    ServerGroup,
     Subnet,
     Token,
     Usage,
     User,
-    Volume,
-    VolumeSnapshot,
 )
 from adapters.sandbox.faults import FaultBoard
 from adapters.sandbox.truth import Entry, TruthLog
+from adapters.sandbox.volume_entities import Volume, VolumeSnapshot
 
 Clock = Callable[[], datetime]
 Action = Callable[[datetime], None]
@@ -98,6 +98,7 @@ class Cloud:
         self.key_pairs: dict[tuple[str, str], KeyPair] = {}
         self.servers: dict[str, Server] = {}
         self.deleted_servers: dict[str, Server] = {}
+        self.server_groups: dict[str, ServerGroup] = {}
         self.client_tokens: dict[tuple[str, str], ClientToken] = {}
         self.usage = {project_id: Usage() for project_id in self.projects}
         self.networks: dict[str, Network] = {}

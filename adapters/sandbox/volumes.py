@@ -4,16 +4,21 @@
     available --attach--> reserved --> in-use --detach--> detaching --> available
     available, error --delete--> deleting --> gone
 
-A snapshot has the first and the last line alone. A volume whose server goes away is available again at once.
+A snapshot has the first and the last line alone. A volume whose server goes away is available again at once, or goes
+with it. A server that is made with volumes has them reserved from its request on; its root disk, where that is a volume
+too, is made when the server has a host.
 """
 
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from adapters.sandbox.entities import Server, Volume, VolumeAttachment, VolumeSnapshot
+from adapters.sandbox.entities import Project, Server
 from adapters.sandbox.state import Cloud, new_id
+from adapters.sandbox.volume_entities import Volume, VolumeAttachment, VolumeSnapshot
+from adapters.sandbox.wiring import WiringError
 
+ROOT_DEVICE = "/dev/vda"
 _ENDING = ("available", "error")
 
 
@@ -82,23 +87,81 @@ def delete(cloud: Cloud, thing: Volume | VolumeSnapshot, now: datetime, *, reque
     _later(cloud, thing, now, seconds=cloud.config.timing.delete_seconds, step=finish)
 
 
-def attach(
-    cloud: Cloud, volume: Volume, server: Server, now: datetime, *, device: str | None = None, at_once: bool = False
+def reserve(
+    cloud: Cloud,
+    volume: Volume,
+    server: Server,
+    now: datetime,
+    *,
+    device: str | None = None,
+    goes_with_it: bool = False,
 ) -> VolumeAttachment:
-    """Begin to give an available volume to a server, as its next disk unless `device` says which."""
+    """Promise a volume to a server, as its next disk unless `device` says which."""
     attachment = volume.attachment = VolumeAttachment(
-        id=new_id(), server_id=server.id, device=device or _next_device(cloud, server), attached_at=now
+        id=new_id(),
+        server_id=server.id,
+        device=device or _next_device(cloud, server),
+        attached_at=now,
+        goes_with_it=goes_with_it,
     )
     server.volume_ids.append(volume.id)
     _enter(volume, "reserved", now)
+    return attachment
+
+
+def attach(
+    cloud: Cloud, volume: Volume, server: Server, now: datetime, *, device: str | None = None, at_once: bool = False
+) -> VolumeAttachment:
+    """Begin to give an available volume to a server."""
+    attachment = reserve(cloud, volume, server, now, device=device)
 
     def finish(due: datetime) -> None:
         if volume.attachment is attachment:
-            _enter(volume, "in-use", due)
-            record(cloud, volume, "attached", due, server_id=server.id)
+            _plug_in(cloud, volume, due)
 
     _later(cloud, volume, now, seconds=0.0 if at_once else cloud.config.timing.attach_seconds, step=finish)
     return attachment
+
+
+def _plug_in(cloud: Cloud, volume: Volume, now: datetime) -> None:
+    _enter(volume, "in-use", now)
+    record(cloud, volume, "attached", now, server_id=volume.attachment.server_id if volume.attachment else "")
+
+
+def make_root(cloud: Cloud, server: Server, now: datetime) -> None:
+    """Make the root disk of a server that boots from a volume; Nova gives it neither name nor metadata.
+
+    Raises:
+        WiringError: the project's quota of volumes is used up; the server asked for is not refused, but fails.
+    """
+    wanted = server.root_disk
+    if wanted is None:
+        return
+    refusal = over_quota(cloud, cloud.projects[server.project_id], "volumes", wanted.size_gib)
+    if refusal is not None:
+        raise WiringError(refusal)
+    volume = Volume(
+        id=new_id(),
+        serial=cloud.serial(),
+        name="",
+        project_id=server.project_id,
+        user_id=server.user_id,
+        size_gib=wanted.size_gib,
+        created=now,
+        description="",
+        image=wanted.image,
+    )
+    cloud.volumes[volume.id] = volume
+    record(cloud, volume, "created", now, request_id=server.request_id, size_gib=volume.size_gib)
+    reserve(cloud, volume, server, now, device=ROOT_DEVICE, goes_with_it=wanted.goes_with_it)
+    server.volume_ids.insert(0, server.volume_ids.pop())  # Nova lists the disks as they were asked for
+
+
+def plug_in_all(cloud: Cloud, server: Server, now: datetime) -> None:
+    """The server boots: it has all that was reserved for it."""
+    for volume_id in server.volume_ids:
+        if cloud.volumes[volume_id].status == "reserved":
+            _plug_in(cloud, cloud.volumes[volume_id], now)
 
 
 def _next_device(cloud: Cloud, server: Server) -> str:
@@ -132,6 +195,52 @@ def _let_go(cloud: Cloud, volume: Volume, now: datetime) -> None:
 
 
 def release(cloud: Cloud, server: Server, now: datetime) -> None:
-    """The server goes away; its volumes stay."""
+    """The server goes away, or was not built; its volumes stay, save those that were to go with it.
+
+    Of one that somebody took a snapshot of, Cinder refuses the deletion: it stays, and belongs to nothing.
+    """
     for volume_id in list(server.volume_ids):
-        _let_go(cloud, cloud.volumes[volume_id], now)
+        volume = cloud.volumes[volume_id]
+        goes = volume.attachment is not None and volume.attachment.goes_with_it
+        _let_go(cloud, volume, now)
+        if goes and not has_snapshots(cloud, volume):
+            delete(cloud, volume, now)
+
+
+def has_snapshots(cloud: Cloud, volume: Volume) -> bool:
+    """Whether there are snapshots of it, without which it cannot go."""
+    return any(snapshot.volume_id == volume.id for snapshot in cloud.volume_snapshots.values())
+
+
+# --- quotas ------------------------------------------------------------------------------------------------------
+
+
+def used(cloud: Cloud, project_id: str) -> dict[str, int]:
+    """What the project's volumes and snapshots use, in Cinder's words: both take gigabytes."""
+    sizes = [volume.size_gib for volume in cloud.volumes.values() if volume.project_id == project_id]
+    saved = [snapshot.size_gib for snapshot in cloud.volume_snapshots.values() if snapshot.project_id == project_id]
+    return {"volumes": len(sizes), "snapshots": len(saved), "gigabytes": sum(sizes) + sum(saved)}
+
+
+def limits(project: Project) -> dict[str, int]:
+    """What it may use."""
+    quota = project.quota
+    return {"volumes": quota.volumes, "snapshots": quota.volume_snapshots, "gigabytes": quota.volume_gib}
+
+
+def over_quota(cloud: Cloud, project: Project, kind: str, size: int, *, is_full: bool = False) -> str | None:
+    """Cinder's refusal of one more of `kind`, volumes or snapshots, of so many GiB; None where there is room.
+
+    With `is_full` it is as if the project had used up all there is.
+    """
+    now_used = used(cloud, project.id)
+    allowed = now_used if is_full else limits(project)
+    if 0 <= allowed["gigabytes"] < now_used["gigabytes"] + size:
+        return (
+            "VolumeSizeExceedsAvailableQuota: Requested volume or snapshot exceeds allowed gigabytes quota. "
+            f"Requested {size}G, quota is {allowed['gigabytes']}G and {now_used['gigabytes']}G has been consumed."
+        )
+    if 0 <= allowed[kind] <= now_used[kind]:
+        name = "VolumeLimitExceeded" if kind == "volumes" else "SnapshotLimitExceeded"
+        return f"{name}: Maximum number of {kind} allowed ({allowed[kind]}) exceeded for quota '{kind}'."
+    return None

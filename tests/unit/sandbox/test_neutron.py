@@ -1,5 +1,6 @@
 """Neutron and Glance as the sandbox speaks them."""
 
+import uuid
 from typing import Any
 
 import pytest
@@ -65,7 +66,8 @@ def test_ports_are_filtered(client: Any, clock: Any) -> None:
     ("fields", "status", "kind"),
     [
         ({"network_id": "none"}, 404, "NetworkNotFound"),
-        ({"security_groups": ["none"]}, 404, "SecurityGroupNotFound"),
+        ({"security_groups": ["none"]}, 400, "HTTPBadRequest"),
+        ({"security_groups": [str(uuid.uuid4())]}, 404, "SecurityGroupNotFound"),
         ({"security_groups": 5}, 400, "HTTPBadRequest"),
         ({"fixed_ips": [{"ip_address": "10.99.0.1"}]}, 400, "InvalidIpForNetwork"),
         ({"fixed_ips": [{"ip_address": "nonsense"}]}, 400, "InvalidIpForNetwork"),
