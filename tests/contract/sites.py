@@ -56,6 +56,7 @@ class Occasion(Enum):
     """The request that trouble meets."""
 
     MAKE = auto()
+    ACT = auto()  # on a machine that is there
     LOOK = auto()
     LIST = auto()
     ANY = auto()
@@ -84,6 +85,9 @@ class ContractSite:
     add_strangers: Callable[[int], None]
     save_by_hand: Callable[[str, str], None]  # what a person does with a machine: an image of it, of this name
     elsewhere: Callable[[], CloudAdapter]  # the same site, with a credential of another project
+    dawdle: Callable[[float], None]  # what a machine is asked from now on takes so many seconds
+    other_type: str  # an instance type that machines may become
+    other_image: str  # an image that they may be made anew of
     tags: Tags = field(default_factory=new_tags)
 
     @property
@@ -153,6 +157,8 @@ def _request(occasion: Occasion, kind: PartKind | ThingKind) -> tuple[str | None
         if kind is PartKind.SNAPSHOT:
             return "compute", "POST", "/action$"
         return service, "POST", f"{path}$"
+    if occasion is Occasion.ACT:
+        return "compute", "POST", "/action$"
     if occasion is Occasion.LOOK:
         return service, "GET", f"{path}/[0-9a-z-]*[0-9][0-9a-z-]*$"
     if occasion is Occasion.LIST:
@@ -196,12 +202,19 @@ def _openstack_site(cloud: SandboxCloud, registry: Registry, kind: str) -> Contr
         alice = Secret({"username": "alice", "password": "sandbox", "project_name": "physics"})
         return registry.open(address, alice)
 
-    flavor = next(item for item in adapter.offers(deadline=soon()) if item.name == "a1.small")
-    image = next(item for item in adapter.images(deadline=soon()) if item.logical == "ubuntu-24.04")
+    def dawdle(seconds: float) -> None:
+        times = dict.fromkeys(("stop", "start", "suspend", "resize", "rebuild", "shelve", "unshelve"), seconds)
+        timing = dataclasses.replace(
+            cloud.cloud.config.timing, **{f"{name}_seconds": value for name, value in times.items()}
+        )
+        cloud.cloud.config = dataclasses.replace(cloud.cloud.config, timing=timing)
+
+    flavors = {item.name: item.remote_id for item in adapter.offers(deadline=soon())}
+    images = {item.logical: item.remote_id for item in adapter.images(deadline=soon())}
     machine = MachineSpec(
         name="Zug um Zug",
-        instance_type=flavor.remote_id,
-        image=image.remote_id,
+        instance_type=flavors["a1.small"],
+        image=images["ubuntu-24.04"],
         public_address=True,
         ssh_key=PUBLIC_KEY,
         user_data="#cloud-config\n{}\n",
@@ -217,6 +230,9 @@ def _openstack_site(cloud: SandboxCloud, registry: Registry, kind: str) -> Contr
         add_strangers=add_strangers,
         save_by_hand=save_by_hand,
         elsewhere=elsewhere,
+        dawdle=dawdle,
+        other_type=flavors["a1.medium"],
+        other_image=images["debian-12"],
     )
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from broker.errors import SiteError, SiteUnknown
-from broker.ports import CloudAdapter, Endings, Increments, Powers, Shelves
+from broker.ports import CloudAdapter, Endings, Increments, Powers, Rebuilds, Resizes, Shelves, Suspends, Usages
 from broker.remote import Capability, MachineState, PartKind, RemoteMachine
 from tests.contract.sites import PAGE, ContractSite, Occasion, Trouble, new_tags, soon
 
@@ -58,6 +58,10 @@ def test_what_is_claimed_is_implemented(adapter: CloudAdapter) -> None:
     assert isinstance(adapter, Shelves) == (Capability.SHELVE in adapter.capabilities)
     assert isinstance(adapter, Endings) == (Capability.ENDINGS in adapter.capabilities)
     assert isinstance(adapter, Increments) == (Capability.CHANGES in adapter.capabilities)
+    assert isinstance(adapter, Suspends) == (Capability.SUSPEND in adapter.capabilities)
+    assert isinstance(adapter, Resizes) == (Capability.RESIZE in adapter.capabilities)
+    assert isinstance(adapter, Rebuilds) == (Capability.REBUILD in adapter.capabilities)
+    assert isinstance(adapter, Usages) == (Capability.USAGE in adapter.capabilities)
 
 
 @pytest.fixture
