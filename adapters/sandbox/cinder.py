@@ -323,7 +323,7 @@ def create_snapshot(call: Call) -> Reply:
 def update_snapshot(call: Call) -> Reply:
     snapshot = _find_snapshot(call, hidden_too=True)
     cinder_rest.update(call, snapshot, call.document("snapshot"))
-    return Reply(200, {"snapshot": _snapshot_document(call, snapshot)})
+    return Reply(200, {"snapshot": _snapshot_document(call, snapshot, changing=True)})
 
 
 def delete_snapshot(call: Call) -> Reply:
