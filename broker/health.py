@@ -219,6 +219,14 @@ def unwell_sites(session: Session, *, now: datetime, half_life: timedelta = HALF
     return {site_id: judge(some, now=now, half_life=half_life) for site_id, some in slots.items()}
 
 
+def site_healths(session: Session, *, now: datetime, half_life: timedelta = HALF_LIFE) -> Mapping[UUID, Health]:
+    """Health of every site that was asked in the last hour."""
+    slots: dict[UUID, list[Slot]] = {}
+    for row in session.scalars(select(SiteProbe).where(SiteProbe.slot >= slot_of(now - WINDOW))):
+        slots.setdefault(row.site_id, []).append(_slot(row))
+    return {site_id: judge(some, now=now, half_life=half_life) for site_id, some in slots.items()}
+
+
 def site_health(session: Session, site_id: UUID, *, now: datetime, half_life: timedelta = HALF_LIFE) -> Health:
     """Health of one site."""
     rows = select(SiteProbe).where(SiteProbe.site_id == site_id, SiteProbe.slot >= slot_of(now - WINDOW))

@@ -19,6 +19,7 @@ from web.api import (
     health,
     installation,
     inventory,
+    metrics,
     orders,
     overdue,
     projects,
@@ -97,6 +98,7 @@ def make_app(
     for noun in _NOUNS:
         api.include_router(noun.router)
     app.include_router(api)
+    app.include_router(metrics.router)
     app.include_router(pages.router())
     app.mount("/static", StaticFiles(directory=_STATIC))
     return app

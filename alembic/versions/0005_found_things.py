@@ -36,6 +36,8 @@ def upgrade() -> None:
     op.add_column("sites", sa.Column("full_listing_wanted_at", sa.DateTime(timezone=True), nullable=True))
     op.add_column("sites", sa.Column("listing_since", sa.DateTime(timezone=True), nullable=True))
     op.add_column("sites", sa.Column("listing_read", sa.Integer(), nullable=True))
+    going = sa.text("state <> 'over'")
+    op.create_index("ix_orders_going", "orders", ["state"], unique=False, postgresql_where=going)
     _create_contact_totals()
     _create_boot_tests()
 
@@ -104,6 +106,7 @@ def _allow(table: str, column: str, words: tuple[str, ...]) -> None:
 def downgrade() -> None:
     for table in ("boot_plans", "boot_tests", "contact_totals"):
         op.drop_table(table)
+    op.drop_index("ix_orders_going", table_name="orders")
     op.execute("DELETE FROM site_probes WHERE kind = 'boot'")
     op.drop_column("sites", "listing_read")
     op.drop_column("sites", "listing_since")

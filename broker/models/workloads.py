@@ -92,6 +92,7 @@ class Order(Base):
             "held_until",
             postgresql_where=text("held_until IS NOT NULL AND state IN ('placed', 'active')"),
         ),
+        Index("ix_orders_going", "state", postgresql_where=text("state <> 'over'")),
         CheckConstraint("members > 0", name="members_positive"),
     )
 

@@ -21,6 +21,7 @@ from broker.models.leases import LeaseState
 from broker.values import Unit
 from tests.docs.pages import REFERENCE, ROOT, commands, first_cells, pages, prose_of, text_of
 from web.cli import main
+from web.metrics import FAMILIES
 from web.settings import Settings
 
 
@@ -153,6 +154,17 @@ def exists(call: tuple[str, ...]) -> bool:
         return False
     found = command_of(call[0])
     return not isinstance(found, click.Group) or len(call) == 1 or call[1] in found.commands or call[1] == "--help"
+
+
+def test_every_metric_is_documented_with_its_labels_and_no_other() -> None:
+    rows = re.findall(r"^\| `(leeway_[a-z_]+)` \| ([^|]*)\|", text_of(REFERENCE / "metrics.md"), re.MULTILINE)
+    documented = {name: tuple(re.findall(r"`(\w+)`", labels)) for name, labels in rows}
+    assert documented == {family.name: family.labels for family in FAMILIES.values()}
+
+
+def test_alerts_are_about_metrics_that_exist() -> None:
+    named = set(re.findall(r"leeway_[a-z_]+[a-z]", prose_of(REFERENCE / "metrics.md")))
+    assert named == set(FAMILIES)
 
 
 # --- the API ---------------------------------------------------------------------------------------------------------
