@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.datastructures import Headers
 
-from adapters.sandbox import nova_actions, nova_groups, nova_quotas, nova_servers, nova_volumes
+from adapters.sandbox import nova_actions, nova_groups, nova_quotas, nova_servers, nova_usage, nova_volumes
 from adapters.sandbox.entities import Flavor, KeyPair
 from adapters.sandbox.nova_views import flavor_document, links
 from adapters.sandbox.paging import page
@@ -260,4 +260,5 @@ TABLE: dict[str, dict[str, Handler]] = {
     _V + "/os-keypairs/{name}": {"GET": show_key_pair, "DELETE": delete_key_pair},
     _V + "/os-availability-zone": {"GET": list_availability_zones},
     **nova_quotas.TABLE,
+    **nova_usage.TABLE,
 }

@@ -1,12 +1,8 @@
-"""What a project may use, uses and has used: limits, quota sets, and simple tenant usage."""
+"""What a project may use, and uses: limits and quota sets."""
 
-from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlencode
 
-from adapters.sandbox.entities import Project, Server, VmState
-from adapters.sandbox.paging import page
+from adapters.sandbox.entities import Project
 from adapters.sandbox.wire import ApiError, Call, Handler, Reply
 
 
@@ -75,95 +71,10 @@ def show_quota_set_in_detail(call: Call) -> Reply:
     return Reply(200, {"quota_set": {"id": project.id, **rows}})
 
 
-def show_usage(call: Call) -> Reply:
-    """Hours between launch and end within [start, end).
-
-    Below microversion 2.40 Nova stops at `page_limit` servers and does not say so; from 2.40 on it pages.
-    """
-    project = _own_project(call)
-    start, end = _period(call)
-    cloud = call.cloud
-    everything = [*cloud.servers.values(), *cloud.deleted_servers.values()]
-    counted = [
-        server for server in everything if server.project_id == project.id and _hours(server, start, end, call.now)
-    ]
-    counted.sort(key=lambda server: server.serial)
-    if call.version >= (2, 40):
-        counted_page, following = page(call, counted, lambda server: server.id, default_limit=cloud.config.page_limit)
-        counted = list(counted_page)
-    else:
-        counted, following = counted[: cloud.config.page_limit], None
-    body: dict[str, Any] = {"tenant_usage": _usage_document(call, counted, start, end) if counted else {}}
-    if following is not None:
-        body["tenant_usage_links"] = [{"rel": "next", "href": following}]
-    return Reply(200, body)
-
-
-def _period(call: Call) -> tuple[datetime, datetime]:
-    """`start` and `end` of the query, both by default now, as in Nova."""
-    moments = []
-    for name in ("start", "end"):
-        text = call.query.get(name)
-        try:
-            moment = call.now if text is None else datetime.fromisoformat(text)
-        except ValueError as error:
-            raise ApiError(
-                400, f"Invalid {name} time. Use YYYY-MM-DDTHH:MM:SS.ffffff, not {urlencode({name: text})}"
-            ) from error
-        moments.append(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
-    if moments[1] < moments[0]:
-        raise ApiError(400, "Invalid start time. The start time cannot occur after the end time.")
-    return moments[0], moments[1]
-
-
-def _hours(server: Server, start: datetime, end: datetime, now: datetime) -> float:
-    """Hours of the server within [start, end); nothing in it that has not happened yet."""
-    if server.launched_at is None:
-        return 0.0
-    first = max(server.launched_at, start)
-    last = min(server.terminated_at or now, end, now)
-    return max(0.0, (last - first).total_seconds() / 3600)
-
-
-_USAGE_STATES: Mapping[VmState, str] = {VmState.DELETED: "terminated"}
-
-
-def _usage_document(call: Call, servers: list[Server], start: datetime, end: datetime) -> dict[str, Any]:
-    rows = [(server, server.flavor.config, _hours(server, start, end, call.now)) for server in servers]
-    document: dict[str, Any] = {
-        "tenant_id": call.project.id,
-        "start": f"{start:%Y-%m-%dT%H:%M:%S.%f}",
-        "stop": f"{end:%Y-%m-%dT%H:%M:%S.%f}",
-        "total_hours": sum(hours for _, _, hours in rows),
-        "total_vcpus_usage": sum(hours * flavor.vcpus for _, flavor, hours in rows),
-        "total_memory_mb_usage": sum(hours * flavor.ram_mib for _, flavor, hours in rows),
-        "total_local_gb_usage": sum(hours * (flavor.disk_gib + flavor.ephemeral_gib) for _, flavor, hours in rows),
-    }
-    document["server_usages"] = [
-        {
-            "instance_id": server.id,
-            "name": server.name,
-            "tenant_id": server.project_id,
-            "flavor": flavor.name,
-            "vcpus": flavor.vcpus,
-            "memory_mb": flavor.ram_mib,
-            "local_gb": flavor.disk_gib + flavor.ephemeral_gib,
-            "hours": hours,
-            "state": _USAGE_STATES.get(server.vm_state, str(server.vm_state)),
-            "started_at": server.launched_at and f"{server.launched_at:%Y-%m-%dT%H:%M:%S.%f}",
-            "ended_at": server.terminated_at and f"{server.terminated_at:%Y-%m-%dT%H:%M:%S.%f}",
-            "uptime": int(((server.terminated_at or call.now) - (server.launched_at or call.now)).total_seconds()),
-        }
-        for server, flavor, hours in rows
-    ]
-    return document
-
-
 _QUOTAS = "/compute/v2.1/os-quota-sets/{project}"
 TABLE: dict[str, dict[str, Handler]] = {
     "/compute/v2.1/limits": {"GET": show_limits},
     _QUOTAS: {"GET": show_quota_set},
     _QUOTAS + "/detail": {"GET": show_quota_set_in_detail},
     _QUOTAS + "/defaults": {"GET": show_quota_set},
-    "/compute/v2.1/os-simple-tenant-usage/{project}": {"GET": show_usage},
 }

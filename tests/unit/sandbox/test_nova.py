@@ -413,7 +413,7 @@ def test_usage_below_2_40_stops_at_the_page_limit_and_does_not_say_so(client: An
     cloud.add_foreign_servers(5)
     started = clock()
     clock.pass_by(3600)
-    path = f"{V}/os-simple-tenant-usage/{client.project_id}?start={started:%Y-%m-%dT%H:%M:%S}&end=2027-01-01"
+    path = f"{V}/os-simple-tenant-usage/{client.project_id}?start={started:%Y-%m-%dT%H:%M:%S}&end=2027-01-01T00:00:00"
     assert client.get(path)["tenant_usage"]["total_hours"] == pytest.approx(3)
     client.microversion = "2.40"
     total, pages = 0.0, 0
