@@ -14,6 +14,7 @@ from uuid import UUID
 from adapters.cloud import Bulkhead
 from adapters.openstack.adapter import OpenStack
 from adapters.openstack.fenced import FencedOpenStack
+from adapters.telling import telling
 from broker.errors import InvalidInput, SetupError
 from broker.ports import CloudAdapter
 from broker.remote import Secret, SiteAddress
@@ -85,7 +86,7 @@ class Registry:
             adapter = self._open.get(key)
             if adapter is None:
                 bulkhead = self._bulkheads.setdefault(site.site_id, Bulkhead(site.name))
-                adapter = self._open[key] = factory(site, secret, bulkhead)
+                adapter = self._open[key] = telling(factory(site, secret, bulkhead), site.name)
                 while len(self._open) > self._most_open:
                     dropped.append(self._open.popitem(last=False)[1])
             self._open.move_to_end(key)

@@ -149,7 +149,7 @@ class _Watched:
 
     @property  # type: ignore[misc] # nobody sets it; isinstance(adapter, Powers) is how its abilities are asked for
     def __class__(self) -> Any:
-        return type(self._adapter)
+        return self._adapter.__class__
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._adapter, name)

@@ -151,11 +151,16 @@ class Fenced(LeewayError):
 
 
 class SiteError(LeewayError):
-    """What a site answered, or did not. Adapters raise nothing else."""
+    """What a site answered, or did not. Adapters raise nothing else.
+
+    Their `detail` is what was being done, a colon, and what came of it; `complete` puts the site's name before it.
+    `advice` is the way out where the adapter knows no better `hint`.
+    """
 
     code = "site_error"
     title = "A site answered with an error"
     status = 502
+    advice: ClassVar[str] = "`leeway site check` tries the site step by step."
 
     def __init__(
         self, detail: str, *, hint: str | None = None, http_status: int | None = None, **context: object
@@ -164,27 +169,39 @@ class SiteError(LeewayError):
         super().__init__(detail, hint=hint, http_status=http_status, **context)
         self.http_status = http_status
 
+    def complete(self, site: str, *, operation: str) -> None:
+        """Say at which site it was, and the way out. `operation` is the adapter's method, for programs."""
+        if "site" in self.context:
+            return
+        self.context |= {"site": site, "operation": operation}
+        self.detail = f"{site}: {self.detail}"
+        self.hint = self.hint or self.advice
+
 
 class SiteRefused(SiteError):
     """The site said no with an answer that the adapter knows to mean "nothing was made"."""
 
     code = "site_refused"
     title = "The site refused"
+    advice = "Change what the site names, or choose another offer."
 
 
 class SiteQuota(SiteRefused):
     code = "site_quota"
     title = "The site's quota is used up"
+    advice = "Delete what the project there no longer needs, or ask the site for more quota."
 
 
 class SiteCapacity(SiteRefused):
     code = "site_capacity"
     title = "The site has no room"
+    advice = "Choose another offer or another site, or try again later."
 
 
 class SiteConflict(SiteRefused):
     code = "site_conflict"
     title = "Taken at the site"
+    advice = "Look at what has it there, or try again when the site is done with it."
 
 
 class SiteDenied(SiteError):
@@ -192,6 +209,7 @@ class SiteDenied(SiteError):
 
     code = "site_denied"
     title = "The site does not accept our credential"
+    advice = "`leeway site check` tells what the credential lacks."
 
 
 class SiteBusy(SiteError):
@@ -199,6 +217,7 @@ class SiteBusy(SiteError):
 
     code = "site_busy"
     title = "The site is busy"
+    advice = "Nothing was made; Leeway asks again by itself."
 
     def __init__(self, detail: str, *, retry_after: float | None = None, http_status: int | None = None) -> None:
         """`retry_after` in seconds."""
@@ -211,6 +230,7 @@ class SiteUnknown(SiteError):
 
     code = "site_unknown"
     title = "The site did not answer clearly"
+    advice = "Leeway looks again before it does anything; if this goes on, `leeway site check` tells more."
 
 
 def tree() -> list[type[LeewayError]]:
