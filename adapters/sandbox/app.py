@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.routing import Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from adapters.sandbox import cinder, control, glance, keystone, neutron, nova
+from adapters.sandbox import cinder, control, glance, keystone, neutron, nova, roles
 from adapters.sandbox.faults import STATUS_FAULTS, Fault, FaultKind
 from adapters.sandbox.state import Cloud
 from adapters.sandbox.wire import UNAUTHORIZED, ApiError, Handler, Reply, Service, render, routes
@@ -121,7 +121,9 @@ def _router(cloud: Cloud, service: Service, table: Mapping[str, Mapping[str, Han
     async def nothing_here(scope: Scope, receive: Receive, send: Send) -> None:
         await _send(service.refuse(ApiError(404, "The resource could not be found.")), scope, receive, send)
 
-    return Router(routes(cloud, service, table), redirect_slashes=False, default=nothing_here)
+    return Router(
+        routes(cloud, service, roles.guarded(service.name, table)), redirect_slashes=False, default=nothing_here
+    )
 
 
 def _is_loopback(scope: Scope) -> bool:

@@ -101,11 +101,12 @@ class ProjectConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class UserConfig:
-    """One user, member of `projects`."""
+    """One user, member of `projects`, and in those of `reader_of` a reader, who changes nothing."""
 
     name: str
     password: str = dataclasses.field(repr=False)
     projects: tuple[str, ...] = ()
+    reader_of: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -185,8 +186,7 @@ class CloudConfig:
                 raise ConfigError(f"{field}: {name!r} appears twice; give each its own name")
         projects = {project.name for project in self.projects}
         for user in self.users:
-            for name in user.projects:
-                _check_project(f"users.{user.name}.projects", name, projects)
+            _check_user(user, projects)
         for network in self.networks:
             if network.project is not None:
                 _check_project(f"networks.{network.name}.project", network.project, projects)
@@ -200,6 +200,14 @@ class CloudConfig:
     def identifier(self, noun: str, name: str) -> str:
         """The id of a configured thing: the same at every start, so that clients' notes stay right."""
         return str(uuid.uuid5(NAMESPACE, f"{self.name}/{noun}/{name}"))
+
+
+def _check_user(user: UserConfig, projects: set[str]) -> None:
+    for field, named in (("projects", user.projects), ("reader_of", user.reader_of)):
+        for name in named:
+            _check_project(f"users.{user.name}.{field}", name, projects)
+    for name in sorted(set(user.projects) & set(user.reader_of)):
+        raise ConfigError(f"users.{user.name}.reader_of: {name!r} is in projects, too; a member reads already")
 
 
 def _check_project(field: str, name: str, projects: set[str]) -> None:

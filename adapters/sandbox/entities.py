@@ -4,12 +4,16 @@ Times are aware UTC. `visible_at` is set only by the fault `hidden`: until then 
 """
 
 import ipaddress
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
 from adapters.sandbox.config import FlavorConfig, ImageConfig, QuotaConfig
+
+READER, MEMBER = "reader", "member"
+BOTH = (MEMBER, READER)  # member implies reader
 
 
 class VmState(StrEnum):
@@ -39,7 +43,7 @@ class User:
     id: str
     name: str
     password: str = field(repr=False)
-    project_ids: tuple[str, ...]
+    roles: Mapping[str, tuple[str, ...]]  # by project id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +56,8 @@ class Token:
     issued_at: datetime
     expires_at: datetime
     methods: tuple[str, ...]
-    audit_id: str
+    audit_ids: tuple[str, ...]
+    roles: tuple[str, ...] = ()
     app_credential_id: str | None = None
 
 

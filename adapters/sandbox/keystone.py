@@ -140,7 +140,7 @@ def _scoped(cloud: Cloud, user: User, scope: dict[str, Any]) -> Project:
         project = next((item for item in cloud.projects.values() if item.name == wanted.get("name")), None)
     else:
         project = None
-    if project is None or project.id not in user.project_ids:
+    if project is None or project.id not in user.roles:
         raise _unauthorized()
     return project
 
@@ -151,6 +151,7 @@ def _issue(
     expires_at = call.now + timedelta(seconds=call.cloud.config.token_seconds)
     if credential is not None and credential.expires_at is not None:
         expires_at = min(expires_at, credential.expires_at)
+    roles = user.roles[project.id] if project is not None else ()
     token = Token(
         id=f"gAAAAAB{secrets.token_urlsafe(120)}",
         user=user,
@@ -159,6 +160,7 @@ def _issue(
         expires_at=expires_at,
         methods=methods,
         audit_id=secrets.token_urlsafe(16),
+        roles=roles if credential is None else tuple(role for role in roles if role in credential.roles),
         app_credential_id=credential.id if credential else None,
     )
     call.cloud.tokens[token.id] = token
@@ -177,7 +179,7 @@ def _token_document(call: Call, token: Token) -> dict[str, Any]:
         document |= {
             "project": {"domain": DOMAIN, "id": token.project.id, "name": token.project.name},
             "is_domain": False,
-            "roles": role_documents(),
+            "roles": role_documents(token.roles),
         }
         if "nocatalog" not in call.query:
             document["catalog"] = catalog(call, token.project)
@@ -264,7 +266,7 @@ def _project_document(call: Call, project: Project) -> dict[str, Any]:
 
 def list_projects(call: Call) -> Reply:
     """The projects one may work in, by one's own token."""
-    projects = (call.cloud.projects[identifier] for identifier in call.token.user.project_ids)
+    projects = (call.cloud.projects[identifier] for identifier in call.token.user.roles)
     name = call.query.get("name")
     documents = [_project_document(call, project) for project in projects if name in (None, project.name)]
     links = {"self": f"{call.base_url}{call.path}", "previous": None, "next": None}
@@ -277,7 +279,7 @@ def list_own_projects(call: Call) -> Reply:
 
 
 def show_project(call: Call) -> Reply:
-    if call.params["project"] not in call.token.user.project_ids:
+    if call.params["project"] not in call.token.user.roles:
         raise ApiError(403, "You are not authorized to perform the requested action: identity:get_project.")
     return Reply(200, {"project": _project_document(call, call.cloud.projects[call.params["project"]])})
 

@@ -1,17 +1,19 @@
 """Application credentials: secrets a user makes for a program, for one project."""
 
+import dataclasses
 import secrets
 import uuid
 from datetime import datetime
 from typing import Any
 
-from adapters.sandbox.entities import AppCredential, User
+from adapters.sandbox.entities import BOTH, AppCredential, User
+from adapters.sandbox.state import Cloud
 from adapters.sandbox.wire import ApiError, Call, Handler, Reply
 
-ROLES = ("member", "reader")
+_ROLES = (*BOTH, "admin")  # those that there are
 
 
-def role_documents(names: tuple[str, ...] = ROLES) -> list[dict[str, str]]:
+def role_documents(names: tuple[str, ...]) -> list[dict[str, str]]:
     """Roles with their ids, the same at every start."""
     return [{"id": uuid.uuid5(uuid.NAMESPACE_OID, name).hex, "name": name} for name in names]
 
@@ -61,7 +63,7 @@ def create_app_credential(call: Call) -> Reply:
         user_id=user.id,
         project_id=project.id,
         description=wanted.get("description"),
-        roles=_roles(wanted.get("roles")),
+        roles=_roles(wanted.get("roles"), call.token.roles),
         unrestricted=bool(wanted.get("unrestricted")),
         expires_at=_expiry(wanted.get("expires_at"), call.now),
     )
@@ -70,15 +72,19 @@ def create_app_credential(call: Call) -> Reply:
     return Reply(201, {"application_credential": document})
 
 
-def _roles(wanted: Any) -> tuple[str, ...]:
-    """Roles by id or name; none named means all that the user has."""
+def _roles(wanted: Any, given: tuple[str, ...]) -> tuple[str, ...]:
+    """Roles by id or name, each of which the token has; none named means all of them. None implies another here."""
     if wanted is not None and not (isinstance(wanted, list) and all(isinstance(role, dict) for role in wanted)):
         raise ApiError(400, "Invalid input for field 'roles': it must be a list of objects with 'id' or 'name'")
-    by_id = {role["id"]: role["name"] for role in role_documents()}
+    by_id = {role["id"]: role["name"] for role in role_documents(_ROLES)}
     names = [str(role.get("name") or by_id.get(str(role.get("id")))) for role in wanted or []]
-    if any(name not in ROLES for name in names):
-        raise ApiError(400, "Invalid application credential: Could not find role assignment")
-    return tuple(names) or ROLES
+    for role, name in zip(wanted or [], names, strict=True):
+        if name not in _ROLES:
+            raise ApiError(404, f"Role {role.get('name') or role.get('id')} is not defined")
+    if any(name not in given for name in names):
+        text = "Invalid application credential: Cannot create an application credential with unassigned role"
+        raise ApiError(400, text)
+    return tuple(names) or given
 
 
 def _expiry(text: Any, now: datetime) -> datetime | None:
@@ -126,6 +132,22 @@ def delete_app_credential(call: Call) -> Reply:
     for identifier in [item.id for item in tokens.values() if item.app_credential_id == credential.id]:
         del tokens[identifier]
     return Reply(204)
+
+
+def take_roles(cloud: Cloud, user_name: str, project_name: str) -> None:
+    """What an administrator does who takes a user's roles in a project away, both by name."""
+    user = next(item for item in cloud.users.values() if item.name == user_name)
+    project_id = next(item.id for item in cloud.projects.values() if item.name == project_name)
+    left = {project: roles for project, roles in user.roles.items() if project != project_id}
+    cloud.users[user.id] = dataclasses.replace(user, roles=left)
+    for token in [item for item in cloud.tokens.values() if item.user.id == user.id]:
+        if token.project is not None and token.project.id == project_id:
+            del cloud.tokens[token.id]
+        else:
+            cloud.tokens[token.id] = dataclasses.replace(token, user=cloud.users[user.id])
+    for credential in [item for item in cloud.app_credentials.values() if item.user_id == user.id]:
+        if credential.project_id == project_id:
+            del cloud.app_credentials[credential.id]
 
 
 _CREDENTIALS = "/v3/users/{user}/application_credentials"

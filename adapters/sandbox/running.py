@@ -12,7 +12,7 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from adapters.sandbox import machines
+from adapters.sandbox import keystone_credentials, machines
 from adapters.sandbox.app import CUT, Application
 from adapters.sandbox.config import CloudConfig
 from adapters.sandbox.faults import FaultBoard
@@ -159,6 +159,11 @@ class SandboxCloud:
             self.cloud.advance(now)
             for server_id in server_ids:
                 machines.vanish(self.cloud, self.cloud.servers[server_id], now)
+
+    def take_roles(self, user: str, project: str) -> None:
+        """The user, by name, has no role in the project any more; tokens and credentials for it are over."""
+        with self.cloud.lock:
+            keystone_credentials.take_roles(self.cloud, user, project)
 
     def close(self) -> None:
         """Stop listening; requests under way are cut. Doing it twice is fine."""

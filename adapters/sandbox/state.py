@@ -16,6 +16,8 @@ from typing import Any, Protocol, TypeVar
 
 from adapters.sandbox.config import CloudConfig
 from adapters.sandbox.entities import (
+    BOTH,
+    READER,
     AppCredential,
     ClientToken,
     Flavor,
@@ -81,7 +83,12 @@ class Cloud:
         self.users = {
             item.id: item
             for item in (
-                User(self._hex_id("user", u.name), u.name, u.password, tuple(ids[name] for name in u.projects))
+                User(
+                    self._hex_id("user", u.name),
+                    u.name,
+                    u.password,
+                    {ids[name]: BOTH for name in u.projects} | {ids[name]: (READER,) for name in u.reader_of},
+                )
                 for u in config.users
             )
         }

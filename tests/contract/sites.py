@@ -13,8 +13,9 @@ from functools import partial
 
 from adapters.registry import Registry
 from adapters.sandbox import SandboxCloud, profile, running
-from adapters.sandbox.config import ServerFence, Timing
+from adapters.sandbox.config import ServerFence, Timing, UserConfig
 from adapters.sandbox.images import Wish, take_snapshot
+from adapters.sandbox.profiles import DEMO_PASSWORD
 from broker.ports import CloudAdapter
 from broker.remote import Deadline, Fence, MachineSpec, PartKind, RemotePart, Secret, SiteAddress, Tags, ThingKind
 
@@ -85,6 +86,7 @@ class ContractSite:
     add_strangers: Callable[[int], None]
     save_by_hand: Callable[[str, str], None]  # what a person does with a machine: an image of it, of this name
     elsewhere: Callable[[], CloudAdapter]  # the same site, with a credential of another project
+    reader: Callable[[bool], CloudAdapter]  # the same, with one that may only read; True: as a site that is observed
     dawdle: Callable[[float], None]  # what a machine is asked from now on takes so many seconds
     other_type: str  # an instance type that machines may become
     other_image: str  # an image that they may be made anew of
@@ -202,6 +204,10 @@ def _openstack_site(cloud: SandboxCloud, registry: Registry, kind: str) -> Contr
         alice = Secret({"username": "alice", "password": "sandbox", "project_name": "physics"})
         return registry.open(address, alice)
 
+    def reader(observe_only: bool) -> CloudAdapter:
+        rita = Secret({"username": "rita", "password": "sandbox", "project_name": "leeway"})
+        return registry.open(dataclasses.replace(address, observe_only=observe_only), rita)
+
     def dawdle(seconds: float) -> None:
         times = dict.fromkeys(("stop", "start", "suspend", "resize", "rebuild", "shelve", "unshelve"), seconds)
         timing = dataclasses.replace(
@@ -230,6 +236,7 @@ def _openstack_site(cloud: SandboxCloud, registry: Registry, kind: str) -> Contr
         add_strangers=add_strangers,
         save_by_hand=save_by_hand,
         elsewhere=elsewhere,
+        reader=reader,
         dawdle=dawdle,
         other_type=flavors["a1.medium"],
         other_image=images["debian-12"],
@@ -243,8 +250,10 @@ Fresh = Callable[[float], ContractSite]
 @contextmanager
 def openstack_on_sandbox(kind: str, fence: ServerFence) -> Iterator[Fresh]:
     """A new project's worth of cloud at each call."""
+    aurora = profile("aurora")
     config = dataclasses.replace(
-        profile("aurora"),
+        aurora,
+        users=(*aurora.users, UserConfig(name="rita", password=DEMO_PASSWORD, reader_of=("leeway",))),
         fence=fence,
         foreign_servers=2,
         foreign_volumes=2 * PAGE + 1,

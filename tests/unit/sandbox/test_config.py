@@ -56,6 +56,14 @@ def test_a_file_is_a_cloud(tmp_path: Path) -> None:
     ("change", "words"),
     [
         ({"colour": 1}, "configuration.colour: is not known"),
+        (
+            {"users": [{"name": "u", "password": "x", "reader_of": ["q"]}]},
+            "configuration.users.u.reader_of: no project 'q'",
+        ),
+        (
+            {"users": [{"name": "u", "password": "x", "projects": ["p"], "reader_of": ["p"]}]},
+            "configuration.users.u.reader_of: 'p' is in projects, too",
+        ),
         ({"name": 5}, "configuration.name: is 5; must be of type str"),
         ({"page_limit": True}, "configuration.page_limit"),
         ({"page_limit": 0}, "page_limit: is 0"),

@@ -232,6 +232,21 @@ def test_an_error_says_of_which_project(cloud: SandboxCloud, open_it: Open) -> N
         adapter.quotas(deadline=soon())
 
 
+def test_a_project_that_was_taken_away_fails_the_listing_unless_all_are_wanted(
+    cloud: SandboxCloud, open_it: Open
+) -> None:
+    named, every = open_it(projects="leeway,physics"), open_it(projects="*")
+    for adapter in (named, every):
+        adapter.listing(deadline=soon())
+    cloud.take_roles("alice", "physics")
+    with pytest.raises(SiteDenied, match="'physics' cannot be entered"):
+        named.listing(deadline=soon())
+    assert set(counted(every)) == {ids(cloud)["leeway"]}
+    cloud.take_roles("alice", "leeway")
+    with pytest.raises(SiteDenied):
+        every.listing(deadline=soon())
+
+
 @pytest.mark.parametrize("wanted", ["", " ", "a,,b", "a,", "*,a"])
 def test_a_list_that_is_none_is_refused_at_once(open_it: Open, wanted: str) -> None:
     with pytest.raises(InvalidInput, match=r"settings\.projects") as refused:
