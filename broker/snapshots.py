@@ -18,6 +18,7 @@ from broker.errors import SiteBusy
 from broker.launching import Pass, close_stuck, tell_stuck
 from broker.lease_view import View
 from broker.messages import Draft, post_message
+from broker.models.federation import Site
 from broker.models.leases import ENDING, Desired, LaunchAttempt, Lease, Outcome, Part
 from broker.models.people import Project
 from broker.models.workloads import Order
@@ -88,16 +89,27 @@ def still_whole(run: Pass, server: Part, snapshot: Part) -> bool:
 
 
 def _whole(run: Pass, server: Part, snapshot: Part, found: RemoteSnapshot, *, asked_at: datetime) -> None:
+    _read_images_soon(run, snapshot)
     with writing(run.sessions, run.mine) as (session, row):
         session.execute(
             update(Part).where(Part.id == snapshot.id).values(ready_at=func.clock_timestamp(), gone_at=None)
         )
         until = asked_at + (row.keep or timedelta(0))
         text = f"the machine's disk is saved as {found.name}, until {until:%Y-%m-%d %H:%M} UTC"
-        tell(session, row, "snapshot", text, remote_id=found.remote_id)
+        tell(session, row, "snapshot", text, remote_id=found.remote_id, name=found.name)
         close_stuck(session, row.id)  # said of the wait for it
     if server.gone_at is not None:
         _still_there(run, snapshot, asked_at=asked_at)
+
+
+def _read_images_soon(run: Pass, snapshot: Part) -> None:
+    """The site's next listing reads its images anew: orders can start from the snapshot, and not hours later.
+
+    A transaction of its own: whoever has locked a lease does not wait for its site's row.
+    """
+    its_site = select(Lease.site_id).where(Lease.id == snapshot.lease_id).scalar_subquery()
+    with run.sessions.begin() as session:
+        session.execute(update(Site).where(Site.id == its_site).values(refreshed_at=None))
 
 
 def _still_there(run: Pass, snapshot: Part, *, asked_at: datetime) -> None:

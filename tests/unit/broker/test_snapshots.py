@@ -21,6 +21,7 @@ from broker.errors import Conflict, GrantExhausted
 from broker.extensions import Funding, extend_order
 from broker.lease_view import View
 from broker.models.audit import Event
+from broker.models.federation import Site
 from broker.models.holds import QuotaHold
 from broker.models.leases import Desired, LaunchAttempt, Lease, LeaseState, Outcome, Part
 from broker.models.messages import Message
@@ -122,6 +123,22 @@ def test_after_the_grace_the_disk_is_saved_and_then_the_machine_goes(world: Worl
     again = world.work(lease_id)
     assert again.lease.next_look_at is not None
     assert timedelta(minutes=50) < again.lease.next_look_at - world.now() <= HOUR
+
+
+def test_a_new_order_can_start_from_it_after_the_next_listing(world: World) -> None:
+    """And not hours later, when the images are read again anyway."""
+    _, lease_id = running(world)
+    lapse(world, lease_id)
+    view = kept(world, lease_id)
+    with world.sessions() as session:
+        (site_id,) = session.scalars(select(Site.id))
+        (name,) = session.scalars(
+            select(Event.data["name"].astext).where(Event.lease_id == lease_id, Event.data["name"].is_not(None))
+        )
+    assert world.quote(image=name).offers == []
+    world.observe(site_id)
+    offers = world.quote(image=name).offers
+    assert {offer.image_remote_id for offer in offers} == {snapshot(view).remote_id}
 
 
 def test_a_person_who_stops_it_then_deletes_the_snapshot(world: World) -> None:
