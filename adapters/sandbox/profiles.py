@@ -62,7 +62,15 @@ def aurora() -> CloudConfig:
         projects=(
             ProjectConfig(
                 name="leeway",
-                quota=QuotaConfig(instances=40, cores=160, ram_mib=640 * 1024, ports=200, floating_ips=20),
+                quota=QuotaConfig(
+                    instances=40,
+                    cores=160,
+                    ram_mib=640 * 1024,
+                    ports=200,
+                    floating_ips=20,
+                    volumes=60,
+                    volume_gib=12_000,
+                ),
             ),
             ProjectConfig(name="physics", quota=QuotaConfig(instances=10, cores=20, ram_mib=50 * 1024)),
         ),

@@ -29,7 +29,7 @@ def adapter(site: ContractSite) -> CloudAdapter:
 
 
 # No plan has a snapshot: it is made long after the machine.
-@pytest.fixture(params=(PartKind.KEY_PAIR, PartKind.PORT, PartKind.SERVER, PartKind.ADDRESS))
+@pytest.fixture(params=(PartKind.KEY_PAIR, PartKind.PORT, PartKind.VOLUME, PartKind.SERVER, PartKind.ADDRESS))
 def kind(request: pytest.FixtureRequest, site: ContractSite) -> PartKind:
     """Each kind of part that the site's plan has."""
     wanted: PartKind = request.param

@@ -58,6 +58,8 @@ class Occasion(Enum):
 
     MAKE = auto()
     ACT = auto()  # on a machine that is there
+    ACCOUNT = auto()  # the site's own, of machines
+    ATTACH = auto()  # a volume to a machine that is there
     LOOK = auto()
     LIST = auto()
     ANY = auto()
@@ -155,17 +157,16 @@ _COLLECTIONS: dict[PartKind | ThingKind, tuple[str, str, str]] = {
 def _request(occasion: Occasion, kind: PartKind | ThingKind) -> tuple[str | None, str | None, str | None]:
     """Service, method and path of the request that an occasion is."""
     service, path, _ = _COLLECTIONS[kind]
-    if occasion is Occasion.MAKE:
-        if kind is PartKind.SNAPSHOT:
-            return "compute", "POST", "/action$"
-        return service, "POST", f"{path}$"
-    if occasion is Occasion.ACT:
-        return "compute", "POST", "/action$"
-    if occasion is Occasion.LOOK:
-        return service, "GET", f"{path}/[0-9a-z-]*[0-9][0-9a-z-]*$"
-    if occasion is Occasion.LIST:
-        return service, "GET", f"{path}(/detail)?$"
-    return None, None, None
+    action = ("compute", "POST", "/action$")
+    requests: dict[Occasion, tuple[str | None, str | None, str | None]] = {
+        Occasion.MAKE: action if kind is PartKind.SNAPSHOT else (service, "POST", f"{path}$"),
+        Occasion.ACT: action,
+        Occasion.ACCOUNT: ("compute", "GET", "/os-simple-tenant-usage/"),
+        Occasion.ATTACH: ("compute", "POST", "/os-volume_attachments$"),
+        Occasion.LOOK: (service, "GET", f"{path}/[0-9a-z-]*[0-9][0-9a-z-]*$"),
+        Occasion.LIST: (service, "GET", f"{path}(/detail)?$"),
+    }
+    return requests.get(occasion, (None, None, None))
 
 
 def _openstack_site(cloud: SandboxCloud, registry: Registry, kind: str) -> ContractSite:
@@ -209,7 +210,9 @@ def _openstack_site(cloud: SandboxCloud, registry: Registry, kind: str) -> Contr
         return registry.open(dataclasses.replace(address, observe_only=observe_only), rita)
 
     def dawdle(seconds: float) -> None:
-        times = dict.fromkeys(("stop", "start", "suspend", "resize", "rebuild", "shelve", "unshelve"), seconds)
+        times = dict.fromkeys(
+            ("stop", "start", "suspend", "resize", "rebuild", "shelve", "unshelve", "volume", "attach"), seconds
+        )
         timing = dataclasses.replace(
             cloud.cloud.config.timing, **{f"{name}_seconds": value for name, value in times.items()}
         )
@@ -224,6 +227,7 @@ def _openstack_site(cloud: SandboxCloud, registry: Registry, kind: str) -> Contr
         public_address=True,
         ssh_key=PUBLIC_KEY,
         user_data="#cloud-config\n{}\n",
+        volume_gib=10,
     )
     return ContractSite(
         adapter=adapter,
