@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -53,10 +52,11 @@ def test_a_reader_is_enough_to_observe_and_too_little_to_broker(site: ContractSi
 
 def test_a_reader_makes_nothing(site: ContractSite, made: dict[PartKind, str]) -> None:
     reader, tags = site.reader(False), new_tags()
+    ready = site.launch(until=PartKind.SERVER, tags=new_tags()) | {PartKind.SERVER: made[PartKind.SERVER]}
     for kind in (*[part.kind for part in reader.plan(site.machine)], PartKind.SNAPSHOT):
         if kind not in MAY_BE_MADE:
             with pytest.raises(SiteDenied):
-                reader.make(kind, site.machine, tags=tags, made=made, deadline=soon())
+                reader.make(kind, site.machine, tags=tags, made=ready, deadline=soon())
             assert site.existing(kind, tags.lease) == 0
 
 
@@ -113,4 +113,4 @@ def test_an_observed_site_is_not_even_asked(site: ContractSite, made: dict[PartK
     with pytest.raises(SiteDenied, match="only observes"):
         reader.delete(PartKind.SERVER, made[PartKind.SERVER], deadline=soon())
     with pytest.raises(SiteDenied, match="only observes"):
-        reader.make(PartKind.SERVER, replace(site.machine), tags=new_tags(), made=made, deadline=soon())
+        reader.make(PartKind.SNAPSHOT, site.machine, tags=new_tags(), made=made, deadline=soon())
