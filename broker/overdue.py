@@ -44,7 +44,7 @@ class Patience:
 
     Attributes:
         due: from the moment a lease or site is due until a worker has it.
-        listing: between two complete listings of a site.
+        listing: between two listings of a site, complete or of what changed.
         settle: from the last moment a request may be sent until its outcome is known, and from the end of a lease
             until it is charged.
         order: for an order to start, or to end.
@@ -201,7 +201,7 @@ def _orders(session: Session, patience: Patience, now: datetime) -> Iterator[Ove
 
 
 def _sites(session: Session, patience: Patience, now: datetime) -> Iterator[Overdue]:
-    since = func.coalesce(Site.listed_at, Site.check_wanted_at)
+    since = func.coalesce(Site.changes_at, Site.listed_at, Site.check_wanted_at)
     rows = session.scalars(
         select(Site).where(Site.is_enabled, since < now - patience.listing).order_by(since).limit(MOST)
     )
@@ -216,7 +216,8 @@ def _sites(session: Session, patience: Patience, now: datetime) -> Iterator[Over
             why = "its listing takes this long"
         else:
             why, hint = "no worker lists it", "Is one running, and do silent sites hold its threads?"
-        yield Overdue("site", f"site {site.name}", site.listed_at or site.check_wanted_at, why, hint)
+        at = site.changes_at or site.listed_at or site.check_wanted_at
+        yield Overdue("site", f"site {site.name}", at, why, hint)
     late = Site.check_wanted_at < now - patience.due - timedelta(minutes=1)
     for name, wanted_at in session.execute(
         select(Site.name, Site.check_wanted_at).where(wants_check(), late).order_by(Site.check_wanted_at).limit(MOST)

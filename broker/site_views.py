@@ -35,7 +35,14 @@ class QuotaView:
 
 @dataclass(frozen=True, slots=True)
 class SiteView:
-    """A site. `check_pending`: a check was asked for, and `diagnosis` is not its answer yet."""
+    """A site. `check_pending`: a check was asked for, and `diagnosis` is not its answer yet.
+
+    Attributes:
+        listed_at: start of the last complete listing.
+        changes_at: start of the last listing of what changed since then, where there was one.
+        listing_since: start of the listing under way, None where none is.
+        listing_read: how many things that one has read so far.
+    """
 
     id: UUID
     name: str
@@ -47,6 +54,9 @@ class SiteView:
     observe_only: bool
     enabled: bool
     listed_at: datetime | None
+    changes_at: datetime | None
+    listing_since: datetime | None
+    listing_read: int | None
     trouble: str | None
     offers: int
     images: Sequence[str]
@@ -100,6 +110,9 @@ def _sites(session: Session, sites: Sequence[tuple[Site, str]]) -> list[SiteView
             observe_only=site.observe_only,
             enabled=site.is_enabled,
             listed_at=site.listed_at,
+            changes_at=site.changes_at,
+            listing_since=site.listing_since,
+            listing_read=site.listing_read,
             trouble=site.trouble,
             offers=offers.get(site.id, 0),
             images=sorted(images[site.id]),

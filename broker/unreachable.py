@@ -30,7 +30,7 @@ def tell_unreachable(session: Session, now: datetime) -> None:
         .where(
             Site.is_enabled,
             Site.failures > 0,
-            or_(Site.failures >= TELL_AFTER, Site.listed_at < now - TELL_AFTER_TIME),
+            or_(Site.failures >= TELL_AFTER, func.coalesce(Site.changes_at, Site.listed_at) < now - TELL_AFTER_TIME),
         )
         .order_by(Site.id)
     ).all()
@@ -48,7 +48,8 @@ def tell_unreachable(session: Session, now: datetime) -> None:
 
 
 def _concern(site: Site, per_day: Amount | None) -> Concern:
-    since = "ever" if site.listed_at is None else f"since {site.listed_at:%Y-%m-%d %H:%M} UTC"
+    listed_at = site.changes_at or site.listed_at
+    since = "ever" if listed_at is None else f"since {listed_at:%Y-%m-%d %H:%M} UTC"
     return Concern(
         kind="site_unreachable",
         key=str(site.id),

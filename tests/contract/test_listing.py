@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from broker.errors import SiteUnknown
+from broker.errors import Fenced, SiteUnknown
 from broker.remote import PartKind
 from tests.contract.sites import PAGE, ContractSite, Occasion, Trouble, soon
 
@@ -41,3 +41,20 @@ def test_a_listing_has_every_machine_once_and_one_scope(site: ContractSite) -> N
     assert made[PartKind.SERVER] in ids
     assert first == second
     assert first.scope
+
+
+def test_a_listing_tells_how_much_it_has_read_after_every_page(site: ContractSite) -> None:
+    site.add_strangers(3 * PAGE)
+    told: list[int] = []
+    whole = site.adapter.listing(deadline=soon(), progress=told.append)
+    assert len(told) > 3, "the machines alone are four pages"
+    assert max(told) >= len(whole.machines) + len(whole.things), "ports and images of others are read too"
+    assert min(told) < max(told) / 2, "it grows from page to page"
+
+
+def test_what_the_progress_raises_ends_the_listing(site: ContractSite) -> None:
+    def refuse(read: int) -> None:
+        raise Fenced(f"nobody waits for {read} things any more")
+
+    with pytest.raises(Fenced):
+        site.adapter.listing(deadline=soon(), progress=refuse)

@@ -73,7 +73,11 @@ class Diagnosis(Shown):
 
 
 class Site(Shown):
-    """A site. While `check_pending`, `diagnosis` is not the answer to the last check that was asked for."""
+    """A site. While `check_pending`, `diagnosis` is not the answer to the last check that was asked for.
+
+    `listed_at` is when the last complete listing began, `changes_at` the last one since of what changed only. While a
+    listing is under way, `listing_since` is when it began, and `listing_read` how many things it has read.
+    """
 
     id: UUID
     name: str
@@ -85,6 +89,9 @@ class Site(Shown):
     observe_only: bool
     enabled: bool
     listed_at: datetime | None
+    changes_at: datetime | None
+    listing_since: datetime | None
+    listing_read: int | None
     trouble: str | None
     offers: int
     images: list[str]

@@ -10,6 +10,7 @@ import click
 from web.cli import output
 from web.cli.command import LeewayCommand, connect, json_option, print_json
 from web.cli.main import HELPS
+from web.cli.site_view import show_unlisted
 from web.client.shapes import Finding, FindingSums, Money
 
 EPILOG = """\b
@@ -32,7 +33,8 @@ def command(*, most: int, as_json: bool) -> None:
         if as_json:
             print_json(client.findings())
             return
-        found = client.finding_sums(most=most)
+        found, sites = client.finding_sums(most=most), client.sites()
+    show_unlisted(sites)
     if not found["count"]:
         output.say(output.styled("Nothing needs you.", "dim"))
         return

@@ -10,6 +10,7 @@ import click
 from web.cli.command import LeewayCommand, connect, json_option, print_json
 from web.cli.inventory_view import show_all, show_one, show_things
 from web.cli.main import HELPS
+from web.cli.site_view import show_unlisted
 from web.client.client import Client
 
 EPILOG = """\b
@@ -46,13 +47,16 @@ def command(*, site: str | None, kind: str | None, owner: str | None, idle: bool
             found = client.inventory(site)
             if as_json:
                 print_json(found)
-            else:
-                show_one(found, client.site(site)["quota"], now=now)
+                return
+            its_site = client.site(site)
+            show_unlisted([its_site])
+            show_one(found, its_site["quota"], now=now)
         else:
             all_of_them = [client.inventory(name) for name in _names(client, None)]
             if as_json:
                 print_json(all_of_them)
             else:
+                show_unlisted(client.sites())
                 show_all(all_of_them, now=now)
 
 

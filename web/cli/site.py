@@ -14,7 +14,7 @@ from web.cli.command import Failure, LeewayCommand, connect, json_option, print_
 from web.cli.credentials import Source, complete, from_clouds_yaml
 from web.cli.health_view import show_health
 from web.cli.main import HELPS
-from web.cli.site_view import show_diagnosis, show_list, show_site
+from web.cli.site_view import progress, show_diagnosis, show_list, show_site
 from web.cli.waiting import Waiting
 from web.client.client import Client
 from web.client.shapes import Site
@@ -175,7 +175,18 @@ def wait_until_listed(client: Client, names: Sequence[str], *, is_quiet: bool = 
                     title="No listing",
                     hint="See `leeway site show`, and `leeway doctor`.",
                 )
+            waiting.say(waited_for(sites))
             waiting.pause(0.3)
+
+
+def waited_for(sites: Sequence[Site]) -> str:
+    """`listing aurora: 3,000 things read so far`; the name alone where a site's listing has not begun, or is over."""
+    words = (f"{site['name']}: {far}" if (far := _first_progress(site)) else site["name"] for site in sites)
+    return f"listing {' and '.join(words)}"
+
+
+def _first_progress(site: Site) -> str | None:
+    return progress(site) if site["listed_at"] is None else None
 
 
 @command.command("list", cls=LeewayCommand, epilog="\b\nExample:\n  leeway site list --json\n")

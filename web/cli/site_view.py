@@ -26,7 +26,7 @@ def show_list(sites: Sequence[Site], *, now: datetime, console: Console | None =
             _use(site),
             str(site["offers"]),
             str(len(site["images"])),
-            output.when(site["listed_at"], now=now),
+            output.when(site["changes_at"] or site["listed_at"], now=now),
             output.styled(trouble(site) or "", "red"),
         )
     output.show(made, empty="No site yet: `leeway site add`.", console=console)
@@ -42,7 +42,9 @@ def show_site(site: Site, *, now: datetime, inventory: Inventory | None = None, 
     output.row(facts, "provider", site["provider"])
     output.row(facts, "place", place)
     output.row(facts, "use", _use(site))
-    output.row(facts, "listed", output.when(site["listed_at"], now=now))
+    output.row(facts, "listed", _listed(site, now=now))
+    if under_way := progress(site):
+        output.row(facts, "listing now", under_way)
     output.row(facts, "machine types", str(site["offers"]))
     output.row(facts, "images", ", ".join(site["images"]) or "none")
     if found := trouble(site):
@@ -66,6 +68,25 @@ def show_diagnosis(steps: Sequence[Diagnosis], *, console: Console | None = None
         if step["hint"]:
             output.row(made, "", "", output.styled(step["hint"], "cyan"))
     output.show(made, empty="It has not been checked yet.", console=console, indent=2)
+
+
+def progress(site: Site) -> str | None:
+    """How far the listing under way is; None where there is none."""
+    return None if site["listing_since"] is None else f"{site['listing_read'] or 0:,} things read so far"
+
+
+def show_unlisted(sites: Sequence[Site], *, console: Console | None = None) -> None:
+    """A line for each site that was never listed: until then nothing is known of what is there."""
+    for site in sites:
+        if site["enabled"] and site["listed_at"] is None:
+            state = progress(site) or trouble(site) or "it waits for a worker"
+            output.say(output.styled(f"{site['name']} has not been listed yet: {state}.", "dim"), console=console)
+
+
+def _listed(site: Site, *, now: datetime) -> str:
+    """`12 min ago, changes 1 min ago`."""
+    listed = output.when(site["listed_at"], now=now)
+    return listed if site["changes_at"] is None else f"{listed}, changes {output.when(site['changes_at'], now=now)}"
 
 
 def trouble(site: Site) -> str | None:

@@ -57,6 +57,10 @@ class Waiting:
         if not self._is_quiet:
             self._console.print(Text.assemble((f"{self.seconds:6.1f} s  ", "dim"), (clean(text), style)))
 
+    def say(self, text: str) -> None:
+        """What is waited for, in other words from the next pause on."""
+        self._text = clean(text)
+
     def pause(self, seconds: float) -> None:
         """Sleep, with the count going on."""
         if self._status is not None:

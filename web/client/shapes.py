@@ -64,6 +64,9 @@ class Site(TypedDict):
     observe_only: bool
     enabled: bool
     listed_at: str | None
+    changes_at: str | None
+    listing_since: str | None
+    listing_read: int | None
     trouble: str | None
     offers: int
     images: list[str]

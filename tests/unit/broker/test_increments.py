@@ -23,11 +23,13 @@ from broker.models.federation import Installation, Site
 from broker.models.holds import QuotaHold, QuotaPool
 from broker.models.inventory import Thing
 from broker.models.leases import Desired, Lease, LeaseState, Observation, SiteListing
+from broker.overdue import Patience, overdue_rows
 from broker.ports import Changes, CloudAdapter, Increments
 from broker.remote import Deadline, MachineState, PartKind, ThingKind
 from broker.sites import site_named
 from broker.tools import Pace
 from broker.turns import Turn
+from broker.unreachable import tell_unreachable
 from tests.world import World
 
 LONG = timedelta(hours=1)
@@ -560,3 +562,20 @@ def test_findings_wait_for_a_complete_listing(steady: Steady) -> None:
     assert unknown() == [f"{steady.site_id}:{foreign}"]
     steady.lists_all()
     assert unknown() == []
+
+
+def test_a_site_is_heard_of_by_either_kind_of_listing(steady: Steady) -> None:
+    patience = Patience(due=HALF, listing=timedelta(minutes=10), settle=HALF)
+
+    def told() -> list[str]:
+        with steady.world.sessions.begin() as session:
+            now = steady.world.now()
+            tell_unreachable(session, now)
+            found = session.scalars(select(Finding.kind).where(Finding.resolved_at.is_(None))).all()
+            return [*found, *(thing.kind for thing in overdue_rows(session, patience, now))]
+
+    long_ago = {"listed_at": func.clock_timestamp() - 2 * LONG, "checked_at": func.clock_timestamp()}
+    steady.set(**long_ago, failures=1, trouble="no answer")
+    assert told() == ["site_unreachable", "site"]
+    steady.set(changes_at=func.clock_timestamp())
+    assert told() == []
