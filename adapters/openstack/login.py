@@ -24,11 +24,15 @@ _PASSWORD = ("username", "password")
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """What logs in: a password with a project, or an application credential, which carries its project."""
+    """What logs in: a password or a token, each with a project, or an application credential, which carries its own.
+
+    A token is only exchanged for another one, which ends when it does: it is for an hour's look at a site.
+    """
 
     identity: dict[str, Any] = field(repr=False)
     scope: dict[str, Any] | None
     is_application: bool
+    is_token: bool
     user: str
     user_domain: str
     project: str
@@ -42,32 +46,39 @@ class Credential:
         """
         if any(secret.get(name) for name in _APPLICATION):
             _need(secret, _APPLICATION, "an application credential has id and secret")
-            identity = {
+            identity: dict[str, Any] = {
                 "methods": ["application_credential"],
                 "application_credential": {
                     "id": secret[_APPLICATION[0]],
                     "secret": secret[_APPLICATION[1]],
                 },
             }
-            return cls(identity, None, is_application=True, user=secret[_APPLICATION[0]], user_domain="", project="")
-        _need(secret, _PASSWORD, f"give username and password, or {' and '.join(_APPLICATION)}")
+            user = secret[_APPLICATION[0]]
+            return cls(identity, None, is_application=True, is_token=False, user=user, user_domain="", project="")
+        token = secret.get("token")
+        if not token:
+            _need(secret, _PASSWORD, f"give username and password, or a token, or {' and '.join(_APPLICATION)}")
         if not (secret.get("project_name") or secret.get("project_id")):
             raise InvalidInput("secret.project_name", "is missing; a login is for one project")
-        user_domain = _domain(secret, "user_domain")
         project_id = secret.get("project_id")
-        project = (
-            {"id": project_id}
-            if project_id
-            else {"name": secret["project_name"], "domain": _domain(secret, "project_domain")}
-        )
-        user = {"name": secret["username"], "password": secret["password"], "domain": user_domain}
+        wanted = {"id": project_id} if project_id else _named(secret["project_name"], _domain(secret, "project_domain"))
+        scope, project = {"project": wanted}, project_id or secret["project_name"]
+        if token:
+            identity = {"methods": ["token"], "token": {"id": token}}
+            return cls(identity, scope, is_application=False, is_token=True, user="", user_domain="", project=project)
+        user_domain = _domain(secret, "user_domain")
+        identity = {
+            "methods": ["password"],
+            "password": {"user": _named(secret["username"], user_domain) | {"password": secret["password"]}},
+        }
         return cls(
-            {"methods": ["password"], "password": {"user": user}},
-            {"project": project},
+            identity,
+            scope,
             is_application=False,
+            is_token=False,
             user=secret["username"],
             user_domain=next(iter(user_domain.values())),
-            project=project_id or secret["project_name"],
+            project=project,
         )
 
     def of_domain(self, name: str) -> Credential:
@@ -91,6 +102,10 @@ def _need(secret: Secret, names: tuple[str, ...], reason: str) -> None:
     for name in names:
         if not secret.get(name):
             raise InvalidInput(f"secret.{name}", f"is missing; {reason}")
+
+
+def _named(name: str, domain: dict[str, str]) -> dict[str, Any]:
+    return {"name": name, "domain": domain}
 
 
 def _domain(secret: Secret, prefix: str) -> dict[str, str]:

@@ -41,6 +41,12 @@ def why_no_login(session: Session, error: SiteError, deadline: Deadline) -> Diag
                 )
     except SiteError as second:
         return Diagnosis("credential", ok=False, detail=second.detail, hint=second.hint or "Try again later.")
+    return _refused(credential, error)
+
+
+def _refused(credential: Credential, error: SiteDenied) -> Diagnosis:
+    if credential.is_token:
+        return Diagnosis("credential", ok=False, detail="the token is refused", hint=error.hint)
     return Diagnosis(
         "credential",
         ok=False,
@@ -66,7 +72,12 @@ def _log_in(session: Session, credential: Credential, deadline: Deadline) -> Ans
 
 
 def _other_domains(credential: Credential) -> list[str]:
-    """Where the user may be instead: in the project's domain, or in the one that every Keystone has."""
+    """Where the user may be instead: in the project's domain, or in the one that every Keystone has.
+
+    A token knows its user, and is tried in no other domain.
+    """
+    if credential.is_token:
+        return []
     wanted = _projects_domain(credential)
     tried = {credential.user_domain, _DEFAULT if credential.user_domain == _DEFAULT_ID else credential.user_domain}
     return [name for name in dict.fromkeys((wanted.get("name"), _DEFAULT)) if name and name not in tried]
@@ -108,11 +119,12 @@ def _wrong_project(session: Session, answer: Answer, deadline: Deadline) -> Diag
             detail=f"project {credential.project!r} is not in the domain {next(iter(wanted.values()))!r}",
             hint=f"It is in the domain {where}: set project_domain_name or project_domain_id to that.",
         )
+    login = "the token is right" if credential.is_token else f"user {credential.user!r} and password are right"
     names = ", ".join(f"{project.name} (domain {project.domain})" for project in projects)
     return Diagnosis(
         "project",
         ok=False,
-        detail=f"user {credential.user!r} and password are right, but not for project {credential.project!r}",
+        detail=f"{login}, but not for project {credential.project!r}",
         hint=f"Projects of this user: {names}."
         if names
         else "This user has a role in no project: ask the site for one.",

@@ -91,7 +91,7 @@ class Session:
         self._login = threading.Lock()
         self._token: Token | None = None
         self._roots: tuple[Token, dict[Service, str]] | None = None
-        self._denied: tuple[float, str] = (0.0, "")
+        self._denied: tuple[float, str, str | None] = (0.0, "", None)
 
     def for_project(self, project_id: str) -> Session:
         """The same login's conversation about another project: a token of its own, over the same connections."""
@@ -250,7 +250,7 @@ class Session:
         """Drop token and refusal, so that the next request logs in anew."""
         with self._login:
             self._token = None
-            self._denied = (0.0, "")
+            self._denied = (0.0, "", None)
 
     def ask_identity(
         self, method: str, path: str, deadline: Deadline, *, body: bytes | None = None, token: str | None = None
@@ -312,9 +312,9 @@ class Session:
         try:
             token = self._token
             if token is None or token is instead_of or not token.is_good:
-                until, detail = self._denied
+                until, detail, hint = self._denied
                 if time.monotonic() < until:
-                    raise SiteDenied(detail, http_status=401)
+                    raise SiteDenied(detail, hint=hint, http_status=401)
                 self._token = None
                 self._token = token = self._log_in(channel, deadline)
             return token
@@ -330,7 +330,7 @@ class Session:
         if answer.status != 201:
             error = login_error(answer, self.credential, doing)
             if isinstance(error, SiteDenied):
-                self._denied = (time.monotonic() + _DENIAL_SECONDS, error.detail)
+                self._denied = (time.monotonic() + _DENIAL_SECONDS, error.detail, error.hint)
             raise error
         return read_token(answer.body, answer.headers.get("x-subject-token"), doing=doing)
 
@@ -346,6 +346,10 @@ def login_error(answer: Answer, credential: Credential, doing: str) -> SiteError
     if answer.status == 404 and fault and credential.is_application:
         # Keystone says 404 for an application credential that is deleted or was never there.
         return SiteDenied(error.detail, hint="The application credential does not exist (any more).", http_status=404)
+    if credential.is_token and fault and answer.status in (401, 403, 404):
+        # 404: Keystone knows the token no more. 403: it is another credential's, or may not be exchanged here.
+        hint = "A token is good for some hours: give the site a new one, or better an application credential."
+        return SiteDenied(error.detail, hint=hint, http_status=answer.status)
     if isinstance(error, SiteDenied):
         error.hint = "`leeway site check` tells what is wrong with the credential."
     return error

@@ -2,6 +2,7 @@
 
 import secrets
 import uuid
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from hmac import compare_digest
 from typing import Any
@@ -12,6 +13,11 @@ from adapters.sandbox.keystone_credentials import own_user, role_documents
 from adapters.sandbox.state import Cloud
 from adapters.sandbox.wire import UNAUTHORIZED, ApiError, Call, Handler, Reply, Service
 
+_MALFORMED = (
+    "The server could not comply with the request since it is either malformed or otherwise incorrect. "
+    "The client is assumed to be in error."
+)
+_FERNET = "gAAAAAB"  # how every token begins
 DOMAIN = {"id": "default", "name": "Default"}
 _TITLES = {400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 409: "Conflict"}
 
@@ -21,7 +27,13 @@ def _refuse(error: ApiError) -> Reply:
     return Reply(error.status, {"error": {"code": error.status, "message": error.message, "title": title}})
 
 
-SERVICE = Service("identity", _refuse)
+def _finish(call: Call, reply: Reply) -> None:
+    reply.headers["Vary"] = "X-Auth-Token"
+    if reply.status == 401 and call.path == "/v3/auth/tokens":
+        reply.headers["WWW-Authenticate"] = f'Keystone uri="{call.base_url}/v3"'
+
+
+SERVICE = Service("identity", _refuse, finish=_finish)
 
 
 def _unauthorized() -> ApiError:
@@ -44,11 +56,21 @@ def _version_document(call: Call) -> dict[str, Any]:
 
 
 def show_versions(call: Call) -> Reply:
-    return Reply(300, {"versions": {"values": [_version_document(call)]}})
+    return Reply(300, {"versions": {"values": [_version_document(call)]}}, {"Location": f"{call.base_url}/v3/"})
 
 
 def show_version(call: Call) -> Reply:
     return Reply(200, {"version": _version_document(call)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Login:
+    """Who logs in: by an application credential, which carries its project, by another token, or by neither."""
+
+    user: User
+    project: Project | None = None
+    credential: AppCredential | None = None
+    parent: Token | None = None
 
 
 def create_token(call: Call) -> Reply:
@@ -59,21 +81,20 @@ def create_token(call: Call) -> Reply:
     if not isinstance(identity, dict) or not isinstance(methods, list) or len(methods) != 1:
         raise ApiError(400, "Expecting to find exactly one method in auth.identity.methods.")
     method = methods[0]
-    if method not in _METHODS or not isinstance(identity.get(method), dict):
+    if method not in _METHODS:
         raise _unauthorized()
-    user, project, credential = _METHODS[method](call, identity[method])
-    scope = auth.get("scope")
-    if credential is None and isinstance(scope, dict):
-        project = _scoped(call.cloud, user, scope)
-    elif credential is None and scope == "unscoped":
-        project = None
-    elif credential is not None and scope is not None:
+    if not isinstance(identity.get(method), dict):
+        raise ApiError(400, f"Expecting to find {method} in identity. {_MALFORMED}")
+    login, scope = _METHODS[method](call, identity[method]), auth.get("scope")
+    if login.credential is not None and scope is not None:
         raise ApiError(401, "Application credentials cannot request a scope.")
-    token = _issue(call, user, project, methods=(method,), credential=credential)
-    return Reply(201, {"token": _token_document(call, token)}, {"X-Subject-Token": token.id, "Vary": "X-Auth-Token"})
+    if isinstance(scope, dict):
+        login = replace(login, project=_scoped(call.cloud, login.user, scope))
+    token = _issue(call, login, method)
+    return Reply(201, {"token": _token_document(call, token)}, {"X-Subject-Token": token.id})
 
 
-def _by_password(call: Call, given: dict[str, Any]) -> tuple[User, Project | None, AppCredential | None]:
+def _by_password(call: Call, given: dict[str, Any]) -> _Login:
     wanted = given.get("user")
     if not isinstance(wanted, dict):
         raise _unauthorized()
@@ -81,7 +102,7 @@ def _by_password(call: Call, given: dict[str, Any]) -> tuple[User, Project | Non
     password = wanted.get("password")
     if user is None or not isinstance(password, str) or not compare_digest(user.password.encode(), password.encode()):
         raise _unauthorized()
-    return user, None, None
+    return _Login(user=user)
 
 
 def _find_user(cloud: Cloud, wanted: dict[str, Any]) -> User | None:
@@ -96,7 +117,7 @@ def _is_default_domain(domain: Any) -> bool:
     return isinstance(domain, dict) and (domain.get("id") == DOMAIN["id"] or domain.get("name") == DOMAIN["name"])
 
 
-def _by_app_credential(call: Call, given: dict[str, Any]) -> tuple[User, Project | None, AppCredential | None]:
+def _by_app_credential(call: Call, given: dict[str, Any]) -> _Login:
     cloud = call.cloud
     if "id" in given:
         credential = cloud.app_credentials.get(str(given["id"]))
@@ -115,16 +136,19 @@ def _by_app_credential(call: Call, given: dict[str, Any]) -> tuple[User, Project
     over = credential.expires_at is not None and credential.expires_at <= call.now
     if over or not compare_digest(credential.secret.encode(), str(given.get("secret")).encode()):
         raise _unauthorized()
-    return cloud.users[credential.user_id], cloud.projects[credential.project_id], credential
+    user, project = cloud.users[credential.user_id], cloud.projects[credential.project_id]
+    return _Login(user=user, project=project, credential=credential)
 
 
-def _by_token(call: Call, given: dict[str, Any]) -> tuple[User, Project | None, AppCredential | None]:
+def _by_token(call: Call, given: dict[str, Any]) -> _Login:
     token = call.cloud.tokens.get(str(given.get("id")))
     if token is None or token.expires_at <= call.now:
-        raise _unauthorized()
+        is_one = str(given.get("id")).startswith(_FERNET)
+        raise ApiError(404, "Failed to validate token" if is_one else "Could not recognize Fernet token")
     if token.app_credential_id is not None:
-        raise ApiError(403, "Application credential tokens cannot be rescoped.")
-    return token.user, token.project, None
+        refused = "Using a delegated token to create another token is not allowed.."
+        raise ApiError(403, f"You are not authorized to perform the requested action: {refused}")
+    return _Login(user=token.user, parent=token)
 
 
 _METHODS = {"password": _by_password, "application_credential": _by_app_credential, "token": _by_token}
@@ -145,21 +169,23 @@ def _scoped(cloud: Cloud, user: User, scope: dict[str, Any]) -> Project:
     return project
 
 
-def _issue(
-    call: Call, user: User, project: Project | None, *, methods: tuple[str, ...], credential: AppCredential | None
-) -> Token:
+def _issue(call: Call, login: _Login, method: str) -> Token:
+    """A token for the login. One that was made by another ends when that does."""
+    user, project, credential, parent = login.user, login.project, login.credential, login.parent
     expires_at = call.now + timedelta(seconds=call.cloud.config.token_seconds)
-    if credential is not None and credential.expires_at is not None:
-        expires_at = min(expires_at, credential.expires_at)
+    for other in (credential, parent):
+        if other is not None and other.expires_at is not None:
+            expires_at = min(expires_at, other.expires_at)
     roles = user.roles[project.id] if project is not None else ()
+    audit_id = secrets.token_urlsafe(16)
     token = Token(
-        id=f"gAAAAAB{secrets.token_urlsafe(120)}",
+        id=f"{_FERNET}{secrets.token_urlsafe(120)}",
         user=user,
         project=project,
         issued_at=call.now,
         expires_at=expires_at,
-        methods=methods,
-        audit_id=secrets.token_urlsafe(16),
+        methods=(method,) if parent is None else tuple(dict.fromkeys((method, *parent.methods))),
+        audit_ids=(audit_id,) if parent is None else (audit_id, parent.audit_ids[-1]),
         roles=roles if credential is None else tuple(role for role in roles if role in credential.roles),
         app_credential_id=credential.id if credential else None,
     )
@@ -171,7 +197,7 @@ def _token_document(call: Call, token: Token) -> dict[str, Any]:
     document: dict[str, Any] = {
         "methods": list(token.methods),
         "user": {"domain": DOMAIN, "id": token.user.id, "name": token.user.name, "password_expires_at": None},
-        "audit_ids": [token.audit_id],
+        "audit_ids": list(token.audit_ids),
         "issued_at": _time(token.issued_at),
         "expires_at": _time(token.expires_at),
     }

@@ -17,9 +17,11 @@ from web.cli.command import Failure
 # What OpenStack's own tools call them.
 PASSWORD_VARIABLE: Final = "OS_PASSWORD"  # noqa: S105 - the name of a variable
 SECRET_VARIABLE: Final = "OS_APPLICATION_CREDENTIAL_SECRET"  # noqa: S105 - same
+TOKEN_VARIABLE: Final = "OS_TOKEN"  # noqa: S105 - same
 _AUTH_KEYS: Final = (
     "username",
     "password",
+    "token",
     "project_name",
     "project_id",
     "user_domain_name",
@@ -50,17 +52,21 @@ class CloudEntry:
 
 
 def complete(known: Mapping[str, str | None], source: Source) -> dict[str, str]:
-    """The credential's fields with the secret added: of an application credential, else of a user with a project.
+    """The credential's fields with the secret added: of an application credential, a user, or else a token.
 
     Raises:
-        click.UsageError: it is neither, or both.
+        click.UsageError: it is none of them, or two, or for no project.
         Failure: the secret cannot be read.
     """
     credential = {name: value for name, value in known.items() if value}
-    is_application = "application_credential_id" in credential
-    if is_application == ("username" in credential):
-        raise click.UsageError("Give either --application-credential-id, or --username with --project-name.")
-    if not is_application and not {"project_name", "project_id"} & set(credential):
+    is_application, is_user = "application_credential_id" in credential, "username" in credential
+    has_project = bool({"project_name", "project_id"} & set(credential))
+    if (is_application and is_user) or not (is_application or is_user or has_project):
+        raise click.UsageError(
+            "Give either --application-credential-id, or --username with --project-name, or --project-name alone for "
+            "a token."
+        )
+    if not is_application and not has_project:
         raise click.UsageError("A login is for one project: add --project-name or --project-id.")
     if is_application:
         # It carries its user and its project.
@@ -69,7 +75,9 @@ def complete(known: Mapping[str, str | None], source: Source) -> dict[str, str]:
             "application_credential_id": credential["application_credential_id"],
             "application_credential_secret": secret,
         }
-    return credential | {"password": _secret(source, PASSWORD_VARIABLE, f"Password of {credential['username']}")}
+    if is_user:
+        return credential | {"password": _secret(source, PASSWORD_VARIABLE, f"Password of {credential['username']}")}
+    return credential | {"token": _secret(source, TOKEN_VARIABLE, "Token")}
 
 
 def _secret(source: Source, variable: str, question: str) -> str:
@@ -134,9 +142,17 @@ def from_clouds_yaml(file: Path, name: str | None) -> CloudEntry:
     return CloudEntry(
         endpoint=str(auth["auth_url"]),
         region=str(entry["region_name"]) if entry.get("region_name") else None,
-        credential={key: str(auth[key]) for key in _AUTH_KEYS if auth.get(key) is not None},
+        credential=_credential(entry, auth),
         settings={"ca_bundle": str(entry["cacert"])} if entry.get("cacert") else {},
     )
+
+
+def _credential(entry: dict[str, Any], auth: dict[str, Any]) -> dict[str, str]:
+    """What logs in. Where an entry has both a password and a token, its `auth_type` says which is meant."""
+    kept = {key: str(auth[key]) for key in _AUTH_KEYS if auth.get(key) is not None}
+    of_a_user = ("username", "password", "user_domain_name", "user_domain_id")
+    is_token = "token" in kept and (entry.get("auth_type") in ("token", "v3token") or "password" not in kept)
+    return {key: value for key, value in kept.items() if key not in (of_a_user if is_token else ("token",))}
 
 
 def _clouds(file: Path) -> dict[str, Any]:

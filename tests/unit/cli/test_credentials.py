@@ -49,6 +49,30 @@ def test_the_secret_is_read_from_the_variables_of_openstack(monkeypatch: pytest.
     assert complete({"username": "ann", "project_id": "p"}, NOWHERE)["password"] == "other"
 
 
+def test_a_project_alone_is_for_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OS_TOKEN", "gAAAA")
+    assert complete({"project_name": "climate"}, NOWHERE) == {"project_name": "climate", "token": "gAAAA"}
+    monkeypatch.delenv("OS_TOKEN")
+    with pytest.raises(click.UsageError, match="OS_TOKEN"):
+        complete({"project_name": "climate"}, NOWHERE)
+
+
+@pytest.mark.parametrize(
+    ("entry", "fields"),
+    [
+        ("auth_type: v3token", {"token", "project_name"}),
+        ("auth_type: token", {"token", "project_name"}),
+        ("auth_type: v3password", {"username", "password", "project_name"}),
+        ("interface: public", {"username", "password", "project_name"}),
+    ],
+)
+def test_of_a_password_and_a_token_the_kind_of_login_says_which(tmp_path: Path, entry: str, fields: set[str]) -> None:
+    auth = "{auth_url: https://x/v3, username: ann, password: s3cret, token: gAAAA, project_name: climate}"
+    file = tmp_path / "clouds.yaml"
+    file.write_text(f"clouds:\n  x:\n    {entry}\n    auth: {auth}\n")
+    assert from_clouds_yaml(file, "x").credential.keys() == fields
+
+
 @pytest.mark.parametrize("text", ["", "\n", "one\ntwo\n"])
 def test_a_secret_is_one_line(tmp_path: Path, text: str) -> None:
     file = tmp_path / "secret"

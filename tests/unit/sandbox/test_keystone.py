@@ -53,7 +53,6 @@ def test_a_token_names_user_project_roles_and_services(client: Any) -> None:
         (password("nobody"), "leeway"),
         (password("alice"), "none"),
         (password("leeway"), "physics"),
-        ({"methods": ["token"], "token": {"id": "garbage"}}, None),
         ({"methods": ["kerberos"], "kerberos": {}}, None),
         ({"methods": ["password"], "password": {}}, None),
         ({"methods": ["password"], "password": {"user": {"name": "alice", "password": "sandbox"}}}, None),
@@ -72,7 +71,9 @@ def test_all_failures_to_log_in_look_the_same(client: Any, identity: dict[str, A
 
 
 def test_malformed_requests_are_400(client: Any) -> None:
-    for body in (None, {}, {"auth": {}}, {"auth": {"identity": {"methods": "password"}}}):
+    bodies: list[Any] = [None, {}, {"auth": {}}]
+    bodies += [{"auth": {"identity": {"methods": methods}}} for methods in ("password", ["token"])]
+    for body in bodies:
         assert client("POST", "/v3/auth/tokens", body).status_code == 400
 
 
@@ -89,6 +90,28 @@ def test_scope_by_id_and_rescoping_by_token(client: Any) -> None:
     assert client("GET", "/compute/v2.1/servers").status_code == 403  # the unscoped one opens nothing
     assert client.get(f"/v3/users/{client.user_id}/projects")["projects"]
     assert client.get(f"/v3/projects/{projects['leeway']}")["project"]["name"] == "leeway"
+
+
+def test_a_token_made_by_a_token_ends_with_it_and_names_it(client: Any, clock: Any) -> None:
+    first = client.log_in(password("alice"))
+    clock.pass_by(3600)
+    identity = {"methods": ["token"], "token": {"id": first.headers["X-Subject-Token"]}}
+    second = client.log_in(identity, "physics").json()["token"]
+    assert second["expires_at"] == first.json()["token"]["expires_at"]
+    assert second["methods"] == ["token", "password"]
+    assert second["audit_ids"][1:] == first.json()["token"]["audit_ids"]
+    assert "project" not in client.log_in(identity).json()["token"]
+    assert client.log_in(identity, "none").status_code == 401
+    clock.pass_by(3 * 3600)
+    assert client.log_in(identity, "physics").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("token", "words"), [("garbage", "Could not recognize Fernet token"), ("gAAAAAB", "Failed to validate token")]
+)
+def test_an_unknown_token_is_a_404(client: Any, token: str, words: str) -> None:
+    answer = client.log_in({"methods": ["token"], "token": {"id": token}})
+    assert (answer.status_code, answer.json()["error"]["message"]) == (404, words)
 
 
 @pytest.mark.parametrize(
