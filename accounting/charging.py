@@ -17,7 +17,7 @@ from accounting.ledger import Line, post
 from accounting.metering import Use
 from accounting.models.charges import Charge, Segment
 from accounting.models.ledger import Posting
-from accounting.rating import Rated, Resource, billing_month, charge, rate
+from accounting.rating import Rated, Resource, Thing, billing_month, charge, rate
 from broker.catalogue import rate_card
 from broker.errors import PriceUnknown
 from broker.models.audit import Finding
@@ -61,7 +61,8 @@ class Prices:
         if card is None:
             card = self.cards[use.version_id, skus] = rate_card(self.session, use.version_id, skus)
         used = _used(self.session, history, card, period)
-        return rate(card, period, state=use.state, skus=skus, used=used, disk_gib=history.disk_gib)
+        thing = Thing(use.state, history.disk_gib, history.kind, use.size_gib)
+        return rate(card, period, thing, skus=skus, used=used)
 
     def per_day(self, history: History, *, now: datetime) -> Amount | None:
         """What a lease that is there costs from now on; None where that has no price."""

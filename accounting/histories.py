@@ -15,7 +15,7 @@ from accounting.metering import CardSpan, Meter, Sighting, Use, ends_by_word, me
 from accounting.models.charges import Charge, Segment
 from accounting.models.grants import Grant, MoneyHold
 from accounting.models.ledger import Balance
-from broker.meters import ADDRESS_SKU
+from broker.meters import ADDRESS_SKU, SKU_OF
 from broker.models.catalogue import CatalogueVersion, Offer, RateCardVersion
 from broker.models.federation import Provider, Site
 from broker.models.leases import Lease, LeaseState, Observation, Part
@@ -40,8 +40,8 @@ class Address:
 class History:
     """One lease, all that was seen of it, and what was made of that so far.
 
-    `disk_gib`: of the offer that was ordered, 0 where it is not known. `charged`: ids of charged segments. `things`:
-    what each kind of part is called at the site.
+    `offer`: the SKU of what was ordered, or of what was adopted that is no machine. `disk_gib`: of that offer, 0 where
+    it is not known. `charged`: ids of charged segments. `things`: what each kind of part is called at the site.
     """
 
     lease: Lease
@@ -103,18 +103,25 @@ class History:
         return found
 
     @property
+    def kind(self) -> PartKind | None:
+        """Of what was adopted that is no machine; else None."""
+        return PartKind(self.lease.spec["kind"]) if "kind" in self.lease.spec else None
+
+    @property
     def uncharged(self) -> list[Segment]:
         """The segments that may still change."""
         return [segment for segment in self.segments if segment.id not in self.charged]
 
     def skus_at(self, use: Use) -> tuple[str, ...]:
-        """What is paid for during a use: a snapshot; or the machine, and its address where it has one."""
-        is_machine = use.state is not LeaseState.SNAPSHOT
+        """What is paid for during a use: a thing by itself; or the machine, and its address where it has one."""
+        is_machine = use.state not in (LeaseState.SNAPSHOT, LeaseState.PRESENT)
         has_address = is_machine and self.address is not None and self.address.covers(use.starts_at)
         return (use.sku, ADDRESS_SKU) if has_address else (use.sku,)
 
     def thing(self, state: LeaseState) -> str:
-        """What is charged in a state, as the site calls it: the snapshot or the machine."""
+        """What is charged in a state, as the site calls it: the snapshot, the machine, or what is there instead."""
+        if state is LeaseState.PRESENT:
+            return next(iter(self.things.values()))
         kind = PartKind.SNAPSHOT if state is LeaseState.SNAPSHOT else PartKind.SERVER
         return self.things.get(kind, str(self.lease.id))
 
@@ -128,6 +135,7 @@ def use_of(segment: Segment) -> Use:
         sku=segment.sku,
         version_id=segment.rate_card_version_id,
         is_estimated=segment.is_estimated,
+        size_gib=segment.size_gib,
     )
 
 
@@ -139,7 +147,7 @@ def histories(session: Session, lease_ids: Collection[UUID]) -> list[History]:
         .join(Site, Site.id == Lease.site_id)
         .join(Provider, Provider.id == Site.provider_id)
         .join(QuoteOffer, QuoteOffer.id == Lease.quote_offer_id)
-        .join(Offer, Offer.id == QuoteOffer.offer_id)
+        .outerjoin(Offer, Offer.id == QuoteOffer.offer_id)
         .where(Lease.id.in_(lease_ids))
         .order_by(Lease.id)
         .execution_options(populate_existing=True)
@@ -151,16 +159,17 @@ def histories(session: Session, lease_ids: Collection[UUID]) -> list[History]:
     segments, charged = _segments(session, lease_ids)
     types = _types(session, rows, sightings)
     found = []
-    for lease, order, site, provider, offer in rows:
-        skus = types.get(site.id, {}) | {offer.remote_id: offer.name, offer.name: offer.name}
+    for lease, order, site, provider, joined in rows:
+        offer = _or_none(joined)
+        skus = types.get(site.id, {}) | ({} if offer is None else {offer.remote_id: offer.name, offer.name: offer.name})
         found.append(
             History(
                 lease=lease,
                 order=order,
                 site=site,
                 provider=provider,
-                offer=offer.name,
-                disk_gib=offer.disk_gib,
+                offer=offer.name if offer is not None else SKU_OF[PartKind(lease.spec["kind"])],
+                disk_gib=0 if offer is None else offer.disk_gib,
                 sightings=_with_end(lease, sightings.get(lease.id, [])),
                 skus=skus,
                 cards=tuple(cards.get(provider.id, ())),
@@ -172,6 +181,11 @@ def histories(session: Session, lease_ids: Collection[UUID]) -> list[History]:
             )
         )
     return found
+
+
+def _or_none(offer: Offer | None) -> Offer | None:
+    """As an outer join brings it, which its type does not say."""
+    return offer
 
 
 def _with_end(lease: Lease, sightings: Sequence[Sighting]) -> tuple[Sighting, ...]:
@@ -189,7 +203,7 @@ def _sightings(session: Session, lease_ids: Collection[UUID]) -> dict[UUID, list
         select(Observation).where(Observation.lease_id.in_(lease_ids)).order_by(Observation.seen_at)
     ):
         found[row.lease_id].append(
-            Sighting(row.seen_at, row.state, row.instance_type, row.since, is_estimated=row.is_estimated)
+            Sighting(row.seen_at, row.state, row.instance_type, row.since, row.is_estimated, row.size_gib)
         )
     return found
 
@@ -259,7 +273,7 @@ def _types(
         sighting.instance_type
         for row in rows
         for sighting in sightings.get(row.Lease.id, ())
-        if sighting.instance_type not in (None, row.Offer.remote_id)
+        if (offer := _or_none(row.Offer)) is not None and sighting.instance_type not in (None, offer.remote_id)
     }
     names: dict[UUID, dict[str, str]] = defaultdict(dict)
     if not seen:

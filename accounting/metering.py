@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from decimal import Decimal
 from itertools import takewhile, zip_longest
 from uuid import UUID
 
@@ -35,13 +36,17 @@ WHOLE_SECOND = timedelta(seconds=1)
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """A change that was seen. `since` is the site's own word for when it was, `instance_type` None: not said."""
+    """A change that was seen. `since` is the site's own word for when it was, `instance_type` None: not said.
+
+    `size_gib`: of what is billed by its size, None where it has none or it is not said.
+    """
 
     seen_at: datetime
     state: LeaseState
     instance_type: str | None = None
     since: datetime | None = None
     is_estimated: bool = False
+    size_gib: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +68,7 @@ class Meter:
 
     Attributes:
         made_at: of the lease; nothing of it began earlier, whatever a site says.
-        sku: what the ordered type is priced as.
+        sku: what the ordered type is priced as, or what is no machine.
         skus: what other types are; a type without an entry is its own SKU (which a rate card may not know).
         cards: the provider's rate card versions.
         cuts: other moments to cut at: starts and ends of grants.
@@ -90,6 +95,7 @@ class Use:
     sku: str
     version_id: UUID | None
     is_estimated: bool
+    size_gib: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +105,14 @@ class _Change:
     start: datetime
     state: LeaseState
     instance_type: str | None
+    size_gib: Decimal | None
     is_guess: bool
     has_estimated_start: bool
+
+    @property
+    def what(self) -> tuple[object, ...]:
+        """What is used; another is a change."""
+        return self.state, self.instance_type, self.size_gib, self.is_guess
 
 
 def meter(sightings: Iterable[Sighting], by: Meter) -> list[Use]:
@@ -175,13 +187,15 @@ def _changes(sightings: Sequence[Sighting], made_at: datetime) -> Iterator[_Chan
         if state not in _NOTHING:
             known = state
         kind = sighting.instance_type or (last.instance_type if last else None)
-        if last is not None and (last.state, last.instance_type, last.is_guess) == (state, kind, is_guess):
+        size = sighting.size_gib if sighting.size_gib is not None else (last.size_gib if last else None)
+        found = _Change(sighting.seen_at, state, kind, size, is_guess, has_estimated_start=sighting.is_estimated)
+        if last is not None and last.what == found.what:
             continue
         if state in _ENDS and not is_guess:
             start = _end(sighting, last.start if last else made_at, sightings[:number])
         else:
             start = _start(sighting, last.start if last else made_at)
-        last = _Change(start, state, kind, is_guess, has_estimated_start=sighting.is_estimated)
+        last = replace(found, start=start)
         yield last
 
 
@@ -218,6 +232,7 @@ def _cut(change: _Change, end: datetime | None, by: Meter) -> Iterator[Use]:
             sku=sku,
             version_id=next((card.version_id for card in by.cards if card.contains(piece.start)), None),
             is_estimated=change.is_guess,
+            size_gib=change.size_gib,
         )
 
 

@@ -10,12 +10,13 @@ from uuid import UUID
 
 from accounting.models.charges import Charge, ChargeState, Segment
 from broker.errors import PriceUnknown
-from broker.meters import ADDRESS_SKU, SNAPSHOT_SKU, Meter, kept
+from broker.meters import ADDRESS_SKU, SNAPSHOT_SKU, VOLUME_SKU, Meter, kept, present
 from broker.models.leases import LeaseState
 from broker.pricing import PricePart, RateCard, amount
+from broker.remote import PartKind
 from broker.values import STORED, Amount, Period, Unit, exact, utc
 
-# Machines and addresses are metered by time and by nothing else; snapshots by their size, too. As FOCUS writes units.
+# Machines and addresses are metered by time and by nothing else; all else by size, too. As FOCUS writes units.
 _FOCUS_UNITS = {Unit.HOUR: "Hours", Unit.SECOND: "Seconds", Unit.GIB_HOUR: "GiB-Hours"}
 
 
@@ -25,7 +26,7 @@ class Rated:
 
     Attributes:
         tier: counted from 0.
-        hours: what was really used (of a snapshot, GiB-hours), of which `part` has the billed quantity (after minimum
+        hours: what was really used (GiB-hours of what has a size); `part` has the billed quantity (after minimum
             and increment).
         share: the state's share of the unit price.
         cost: as it is stored: nine decimals.
@@ -64,35 +65,51 @@ _MACHINE = _Kind("Compute", "Virtual machines", "Virtual Machine")
 _KINDS = {
     ADDRESS_SKU: _Kind("Networking", "Public addresses", "Public IP Address"),
     SNAPSHOT_SKU: _Kind("Storage", "Snapshots", "Snapshot", Unit.GIB_HOUR),
+    VOLUME_SKU: _Kind("Storage", "Volumes", "Volume", Unit.GIB_HOUR),
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Thing:
+    """What is rated.
+
+    Attributes:
+        state: of the machine; SNAPSHOT: a snapshot of it is what is left; PRESENT: it is no machine.
+        disk_gib: the size that its snapshot is paid for; 0 is unknown.
+        kind: of what is PRESENT.
+        size_gib: of that, None where the site does not say.
+    """
+
+    state: LeaseState
+    disk_gib: int = 0
+    kind: PartKind | None = None
+    size_gib: Decimal | None = None
+
+    def meter(self, card: RateCard, sku: str) -> Meter:
+        """What it uses of a SKU; raises `PriceUnknown`."""
+        if self.kind is not None:
+            return present(card, self.kind, self.size_gib)
+        return kept(card, self.disk_gib) if sku == SNAPSHOT_SKU else _by_time(card, sku, self.state)
+
+
 def rate(
-    card: RateCard,
-    period: Period,
-    *,
-    state: LeaseState,
-    skus: Collection[str],
-    used: Mapping[str, Decimal],
-    disk_gib: int = 0,
+    card: RateCard, period: Period, thing: Thing, *, skus: Collection[str], used: Mapping[str, Decimal]
 ) -> tuple[Rated, ...]:
-    """What a lease in `state` costs over `period`, per SKU and tier. An address costs the same in every state.
+    """What a lease costs over `period`, per SKU and tier. An address costs the same in every state of its machine.
 
     Args:
         card: the rate card version in force.
         period: when.
-        state: of the machine, or SNAPSHOT.
+        thing: what it is.
         skus: what is paid for.
         used: what the billing account used of each SKU before in the billing period; absent is nothing.
-        disk_gib: the size that a snapshot is paid for; 0 is unknown.
 
     Raises:
         PriceUnknown: where the card does not say what the SKU or the state costs, or the size is not known.
     """
     rated: list[Rated] = []
     for sku in skus:
-        meter = kept(card, disk_gib) if sku == SNAPSHOT_SKU else _by_time(card, sku, state)
-        rated += _rate(card, period, meter, used.get(sku, Decimal(0)))
+        rated += _rate(card, period, thing.meter(card, sku), used.get(sku, Decimal(0)))
     return tuple(rated)
 
 

@@ -213,7 +213,7 @@ def _write_segments(session: Session, history: History) -> list[Segment]:
     for starts_at, row in rows.items():
         use = uses[starts_at]
         row.ends_at, row.state, row.sku = use.ends_at, use.state, use.sku
-        row.rate_card_version_id, row.is_estimated = use.version_id, use.is_estimated
+        row.rate_card_version_id, row.is_estimated, row.size_gib = use.version_id, use.is_estimated, use.size_gib
     session.flush()
     for starts_at in sorted(uses.keys() - rows.keys()):
         rows[starts_at] = _row(history.lease, uses[starts_at])
@@ -231,6 +231,7 @@ def _row(lease: Lease, use: Use) -> Segment:
         sku=use.sku,
         rate_card_version_id=use.version_id,
         is_estimated=use.is_estimated,
+        size_gib=use.size_gib,
     )
 
 

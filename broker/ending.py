@@ -24,11 +24,16 @@ def want_gone(run: Pass, reason: str, *, failure: str) -> None:
 
 
 def tell_if_over(run: Pass, view: View) -> None:
-    """Leeway ends nothing at a site that it only observes: a person is told while something should end there."""
+    """Leeway ends nothing that it does not change: a person is told while something of that should end."""
     lease = view.lease
     with run.sessions.begin() as session:
         if not _should_end(view):
             close_stuck(session, lease.id)
+            return
+        if lease.adopted_at is not None:
+            why = "its agreed time is over, and Leeway deletes nothing that it did not make"
+            hint = "Have its owner delete it, give it more time (`leeway extend`), or end its charging (`leeway stop`)."
+            tell_stuck(session, session.get_one(Lease, lease.id), why, hint=hint, now=view.now)
             return
         why = "its time is over, and Leeway only observes its site"
         hint = "Delete it at the site, or have Leeway act there again: it runs on, and is charged."

@@ -21,7 +21,7 @@ from broker.models.leases import ENDING, Lease
 from broker.models.workloads import Order, WorkloadRow
 from broker.orders import GOING_ON, RECONCILE, ROW, live_leases
 from broker.ports import Jobs, Ledger
-from broker.reckoning import Rates, run_of, runs_of, whole_hold
+from broker.reckoning import Rates, runs_of, use_of, whole_hold
 from broker.restored import refuse_while_observing
 from broker.timeline import Concern, close_finding, raise_finding, tell_order
 from broker.values import Period, utc
@@ -31,6 +31,14 @@ from broker.workloads import MAX_DURATION
 ROLL = "roll"
 # The money for the next window could not be set aside. Its key is the order's id.
 HOLD_REFUSED = "hold_refused"
+_OFF = (
+    "Add a grant, or stop something else: Leeway tries again by itself. Else the machines are powered off at that time "
+    "and deleted after the stop delay; until they are deleted, money brings them back."
+)
+_OVER = (
+    "Add a grant, or stop something else: Leeway tries again by itself. It was adopted, so it stays where it is: from "
+    "that time on it is charged to the project's overdraft account, until that ends (`leeway stop`)."
+)
 # An event that says which end an order was given.
 EXTENDED = "extended"
 
@@ -170,16 +178,15 @@ def _tell_refusal(session: Session, order: Order, kept: Sequence[Lease], refusal
     is_known = exists().where(Finding.kind == HOLD_REFUSED, Finding.key == str(order.id), Finding.resolved_at.is_(None))
     if not session.scalars(select(is_known)).one():
         tell_order(session, order, "hold", text)
-    runs = [run_of(session, lease, Period(now, now)) for lease in kept]
+    uses = [use_of(session, lease, Period(now, now)) for lease in kept]
     raise_finding(
         session,
         Concern(
             kind=HOLD_REFUSED,
             key=str(order.id),
             text=text,
-            hint="Add a grant, or stop something else: Leeway tries again by itself. Else the machines are powered off "
-            "at that time and deleted after the stop delay; until they are deleted, money brings them back.",
-            per_day=Rates(session, now).per_day(runs),
+            hint=_OVER if kept[0].adopted_at is not None else _OFF,
+            per_day=Rates(session, now).per_day(uses),
         ),
         now=now,
     )

@@ -53,6 +53,11 @@ class View:
     observes: bool = False
 
     @property
+    def is_left_alone(self) -> bool:
+        """Nothing of it is changed: its site is only observed, or it was there before Leeway knew of it."""
+        return self.observes or self.lease.adopted_at is not None
+
+    @property
     def paid_until(self) -> datetime:
         """When the stop ladder begins."""
         return paid_until(self.lease, self.held_until)

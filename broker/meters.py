@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import Final
 
 from broker.errors import PriceUnknown
 from broker.placement import Assumptions, CostLine, Workload
 from broker.pricing import RateCard, amount
-from broker.remote import MachineState
+from broker.remote import MachineState, PartKind
 from broker.values import Amount, Period, Unit, exact
 
-# The SKU of one public address, and of a GiB of a kept snapshot. An instance's SKU is the offer's name.
+# The SKU of one public address, of a GiB of a snapshot, and of a GiB of a volume. An instance's is the offer's name.
 ADDRESS_SKU = "public-address"
 SNAPSHOT_SKU = "snapshot-storage"
+VOLUME_SKU = "volume-storage"
+# What is paid for each kind of thing that is there by itself.
+SKU_OF: Final[Mapping[PartKind, str]] = {
+    PartKind.ADDRESS: ADDRESS_SKU,
+    PartKind.VOLUME: VOLUME_SKU,
+    PartKind.SNAPSHOT: SNAPSHOT_SKU,
+    PartKind.VOLUME_SNAPSHOT: SNAPSHOT_SKU,
+}
 
 # Units per hour of use: machines and addresses are metered by time and by nothing else.
 _PER_HOUR = {Unit.HOUR: Decimal(1), Unit.SECOND: Decimal(3600)}
+# With these, what is metered by its size, too.
+_PER_HOUR_OF = _PER_HOUR | {Unit.GIB_HOUR: Decimal(1)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +78,18 @@ def running(card: RateCard, offer: str, *, count: int, has_address: bool) -> tup
     if has_address:
         meters.append(Meter("public address", ADDRESS_SKU, machines, Decimal(1)))
     for meter in meters:
-        unit = card.price(meter.sku).unit
-        if unit not in _PER_HOUR:
-            raise PriceUnknown(
-                f"rate card {card.name} (version {card.number}) sells {meter.sku} per {unit}, not by time",
-                hint=f"Give {meter.sku} a price per hour or per second.",
-                sku=meter.sku,
-            )
+        _require_time(card, meter.sku)
     return tuple(meters)
+
+
+def _require_time(card: RateCard, sku: str) -> None:
+    unit = card.price(sku).unit
+    if unit not in _PER_HOUR:
+        raise PriceUnknown(
+            f"rate card {card.name} (version {card.number}) sells {sku} per {unit}, not by time",
+            hint=f"Give {sku} a price per hour or per second.",
+            sku=sku,
+        )
 
 
 def kept(card: RateCard, disk_gib: int, *, count: int = 1) -> Meter:
@@ -83,20 +98,43 @@ def kept(card: RateCard, disk_gib: int, *, count: int = 1) -> Meter:
     Raises:
         PriceUnknown: the size is not known (0), or the card does not sell snapshots per GiB and hour.
     """
-    unit = card.price(SNAPSHOT_SKU).unit
-    if unit is not Unit.GIB_HOUR:
-        raise PriceUnknown(
-            f"rate card {card.name} (version {card.number}) sells {SNAPSHOT_SKU} per {unit}, not per {Unit.GIB_HOUR}",
-            hint=f"Give {SNAPSHOT_SKU} a price per {Unit.GIB_HOUR}.",
-            sku=SNAPSHOT_SKU,
-        )
     if disk_gib <= 0:
         raise PriceUnknown(
             "the site does not say how large the machine's disk is, so the price of keeping a snapshot is not known",
             hint="Choose an offer with a disk, or keep no snapshot.",
             sku=SNAPSHOT_SKU,
         )
-    return Meter("snapshot", SNAPSHOT_SKU, Decimal(disk_gib) * count, Decimal(1))
+    return _stored(card, "snapshot", SNAPSHOT_SKU, Decimal(disk_gib) * count)
+
+
+def present(card: RateCard, kind: PartKind, size_gib: Decimal | None) -> Meter:
+    """What one thing that is no machine uses by being there.
+
+    Raises:
+        PriceUnknown: the site does not say its size (None), or the card does not sell its kind so.
+    """
+    sku, component = SKU_OF[kind], kind.replace("_", " ")
+    if kind is PartKind.ADDRESS:
+        _require_time(card, sku)
+        return Meter(component, sku, Decimal(1), Decimal(1))
+    if size_gib is None:
+        raise PriceUnknown(
+            f"the site does not say how large the {component} is, so its price is not known",
+            hint="Ask the site's operator; it can be adopted once the site says.",
+            sku=sku,
+        )
+    return _stored(card, component, sku, size_gib)
+
+
+def _stored(card: RateCard, component: str, sku: str, gib: Decimal) -> Meter:
+    unit = card.price(sku).unit
+    if unit is not Unit.GIB_HOUR:
+        raise PriceUnknown(
+            f"rate card {card.name} (version {card.number}) sells {sku} per {unit}, not per {Unit.GIB_HOUR}",
+            hint=f"Give {sku} a price per {Unit.GIB_HOUR}.",
+            sku=sku,
+        )
+    return Meter(component, sku, gib, Decimal(1))
 
 
 def cost_lines(meters: Sequence[Meter], card: RateCard, period: Period) -> Iterator[CostLine]:
@@ -117,5 +155,5 @@ def hourly(meters: Sequence[Meter], card: RateCard) -> Amount:
     with exact():
         for meter in meters:
             found = card.price(meter.sku)
-            total += meter.count * meter.share * found.tiers[0].unit_price * _PER_HOUR[found.unit]
+            total += meter.count * meter.share * found.tiers[0].unit_price * _PER_HOUR_OF[found.unit]
     return Amount(total, card.currency)

@@ -7,7 +7,7 @@ are dropped, however late they arrive.
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import select
@@ -16,8 +16,9 @@ from sqlalchemy.orm import Session
 
 from broker.models.leases import Desired, Lease, LeaseState, Observation, lease_state
 from broker.models.workloads import Order
-from broker.remote import MachineState, RemoteMachine
+from broker.remote import MachineState, RemoteMachine, RemoteThing
 from broker.timeline import tell
+from broker.values import STORED, plain
 
 # States of ours that a sighting of the machine does not take back.
 _GOING = (LeaseState.DELETING, LeaseState.SNAPSHOT)
@@ -62,15 +63,60 @@ def see(session: Session, lease: Lease, machine: RemoteMachine, *, seen_at: date
     return changed
 
 
-def see_gone(session: Session, lease: Lease, *, seen_at: datetime, ended_at: datetime, is_estimated: bool) -> None:
-    """Write down that the machine is gone; `is_estimated` where the end is only when it was last seen."""
+def see_present(
+    session: Session, lease: Lease, thing: RemoteThing, *, seen_at: datetime, last: Observation | None
+) -> bool:
+    """Write down a thing that was seen and is no machine; True where it is new or its size changed. Else as `see`."""
+    if lease.seen_at is not None and seen_at <= lease.seen_at:
+        return False
+    lease.seen_at, lease.missing_since, lease.is_missing = seen_at, None, False
+    size = None if thing.size_gib is None else thing.size_gib.quantize(STORED)
+    if last is not None and last.state is LeaseState.PRESENT and size in (None, last.size_gib):
+        return False
+    session.add(
+        Observation(
+            lease_id=lease.id, seen_at=seen_at, state=LeaseState.PRESENT, raw_status=thing.raw_status, size_gib=size
+        )
+    )
+    of_size = "" if size is None else f", {plain(size)} GiB"
+    tell(session, lease, "state", f"it is there{of_size} ({thing.raw_status})")
+    return True
+
+
+def see_missing(session: Session, lease: Lease, *, seen_at: datetime, settle: timedelta) -> bool:
+    """Write down that a complete listing, begun at `seen_at`, lacks it; True where that makes it missing."""
+    if lease.seen_at is not None and lease.seen_at >= seen_at:
+        return False  # a look has shown it since: this listing is older
+    if lease.missing_since is None:
+        lease.missing_since = seen_at
+    elif seen_at - lease.missing_since >= settle and not lease.is_missing:
+        lease.is_missing = True
+        what = "it" if lease.state is LeaseState.PRESENT else "the machine"
+        tell(session, lease, "missing", f"two complete listings did not show {what}")
+        return True
+    return False
+
+
+def see_gone(
+    session: Session,
+    lease: Lease,
+    *,
+    seen_at: datetime,
+    ended_at: datetime,
+    is_estimated: bool,
+    what: str | None = None,
+) -> None:
+    """Write down that the machine, or what it left, is gone; `is_estimated` where the end is when it was last seen.
+
+    `what` is said of it instead, where something else has ended it.
+    """
     last = last_observations(session, [lease.id]).get(lease.id)
     if last is None or last.state is LeaseState.GONE:
         return
     lease.seen_at, lease.missing_since, lease.is_missing = seen_at, None, False
     session.add(end_after(last, seen_at=seen_at, ended_at=ended_at, is_estimated=is_estimated))
-    what = "snapshot" if last.state is LeaseState.SNAPSHOT else "machine"
-    tell(session, lease, "state", f"the {what} is gone" + _ESTIMATED * is_estimated)
+    name = {LeaseState.SNAPSHOT: "the snapshot", LeaseState.PRESENT: "it"}.get(last.state, "the machine")
+    tell(session, lease, "state", what or f"{name} is gone" + _ESTIMATED * is_estimated)
 
 
 def see_kept(session: Session, lease: Lease, *, seen_at: datetime, ended_at: datetime, is_estimated: bool) -> None:

@@ -234,6 +234,8 @@ def set_power(session: Session, order_id: UUID, desired: Desired, *, jobs: Jobs,
     leases = [lease for lease in session.scalars(live_leases(order.id)) if lease.desired not in ENDING]
     if not leases:
         raise Conflict("its machines are ending, or only snapshots of them are left", hint="Order the workload again.")
+    if any(lease.adopted_at is not None for lease in leases):
+        raise Conflict("it was adopted, and Leeway changes nothing that it did not make", hint="Do it at the site.")
     tell_order(session, order, "power", f"asked to be {desired}", actor=actor)
     for lease in leases:
         lease.desired = desired
@@ -271,10 +273,9 @@ def finish_lease(tools: Tools, mine: Claim) -> None:
     with tools.sessions.begin() as session:
         lease = session.get_one(Lease, mine.lease_id)
         order = session.get_one(Order, lease.order_id)
-        workload = parse(session.get_one(WorkloadRow, order.workload_id).document)
         following = None
         if lease.failure is not None and order.state in GOING_ON and _nothing_was_made(session, lease.id):
-            following = _fail_over(session, tools, lease, workload)
+            following = _fail_over(session, tools, lease, _workload(session, order))
         session.refresh(order, with_for_update=ROW)
         set_fenced(session, mine, gone_at=func.clock_timestamp(), state=LeaseState.GONE)
         session.refresh(lease)
@@ -296,11 +297,15 @@ def finish_lease(tools: Tools, mine: Claim) -> None:
             _return(session, order, lease)
             return
         picked, shares = following
-        again = _new_lease(session, order, picked, workload, member=lease.member, now=_now(session))
+        again = _new_lease(session, order, picked, _workload(session, order), member=lease.member, now=_now(session))
         hold_quota(session, shares, again)
         tools.jobs.defer(session, RECONCILE, str(again.id))
         site = session.get_one(Site, picked.site_id)
         tell(session, again, "next", f"trying the next offer: {_words(session, picked)} at {site.name}")
+
+
+def _workload(session: Session, order: Order) -> Workload:
+    return parse(session.get_one(WorkloadRow, order.workload_id).document)
 
 
 def _has_left(session: Session, lease_id: UUID) -> bool:

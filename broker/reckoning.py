@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from decimal import Decimal
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from broker import meters
@@ -21,7 +22,7 @@ from broker.catalogue import rate_card
 from broker.errors import PriceUnknown
 from broker.models.catalogue import Offer, RateCardVersion
 from broker.models.federation import Provider, Site
-from broker.models.leases import ENDING, Desired, Lease, LeaseState, Part
+from broker.models.leases import ENDING, Desired, Lease, LeaseState, Observation, Part
 from broker.models.workloads import Order, Quote, QuoteOffer
 from broker.placement import Assumptions
 from broker.ports import SoFar
@@ -65,7 +66,17 @@ class Kept:
         return (meters.kept(ware.card, ware.disk_gib),)
 
 
-Use = Run | Kept
+@dataclass(frozen=True, slots=True)
+class Present:
+    """A thing of a site that is no machine, there over the period."""
+
+    site_id: UUID
+    kind: PartKind
+    size_gib: Decimal | None
+    period: Period
+
+
+Use = Run | Kept | Present
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +86,7 @@ class Rates:
     session: Session
     now: datetime
     known: dict[UUID, Ware] = field(default_factory=dict)
+    cards: dict[UUID, RateCard] = field(default_factory=dict)
 
     def cost(self, use: Use) -> Amount:
         """What it costs.
@@ -82,19 +94,47 @@ class Rates:
         Raises:
             PriceUnknown: where no card is in force, or the card does not say.
         """
-        ware = self._ware(use.offer_id)
-        return meters.cost(use.meters(ware), ware.card, use.period)
+        card, used = self.meters_of(use)
+        return meters.cost(used, card, use.period)
 
-    def per_day(self, runs: Iterable[Run]) -> Amount | None:
+    def per_day(self, uses: Iterable[Use]) -> Amount | None:
         """What they cost per day, if it is known and in one currency."""
         try:
-            found = [(ware.card, run.meters(ware)) for run in runs for ware in (self._ware(run.offer_id),)]
+            found = [self.meters_of(use) for use in uses]
         except PriceUnknown:
             return None
         currencies = {card.currency for card, _ in found}
         if len(currencies) != 1:
             return None
-        return Amount.total((meters.hourly(running, card).times(24) for card, running in found), currencies.pop())
+        return Amount.total((meters.hourly(used, card).times(24) for card, used in found), currencies.pop())
+
+    def meters_of(self, use: Use) -> tuple[RateCard, tuple[meters.Meter, ...]]:
+        """The rate card in force, and what is used by it; raises as `cost`."""
+        if isinstance(use, Present):
+            card = self._card(use.site_id)
+            return card, (meters.present(card, use.kind, use.size_gib),)
+        ware = self._ware(use.offer_id)
+        return ware.card, use.meters(ware)
+
+    def _card(self, site_id: UUID) -> RateCard:
+        """What a site's provider asks for what is no machine."""
+        if site_id not in self.cards:
+            row = self.session.execute(
+                select(Provider.name.label("provider"), RateCardVersion.id.label("version_id"))
+                .join(Site, Site.provider_id == Provider.id)
+                .outerjoin(RateCardVersion, self._in_force())
+                .where(Site.id == site_id)
+            ).one()
+            version_id = _required(row.version_id, row.provider)
+            self.cards[site_id] = rate_card(self.session, version_id, tuple(set(meters.SKU_OF.values())))
+        return self.cards[site_id]
+
+    def _in_force(self) -> ColumnElement[bool]:
+        return (
+            (RateCardVersion.provider_id == Provider.id)
+            & (RateCardVersion.valid_from <= self.now)
+            & (RateCardVersion.valid_to.is_(None) | (RateCardVersion.valid_to > self.now))
+        )
 
     def _ware(self, offer_id: UUID) -> Ware:
         if offer_id not in self.known:
@@ -107,20 +147,18 @@ class Rates:
             select(Offer.name, Offer.disk_gib, Provider.name.label("provider"), RateCardVersion.id.label("version_id"))
             .join(Site, Site.id == Offer.site_id)
             .join(Provider, Provider.id == Site.provider_id)
-            .outerjoin(
-                RateCardVersion,
-                (RateCardVersion.provider_id == Provider.id)
-                & (RateCardVersion.valid_from <= self.now)
-                & (RateCardVersion.valid_to.is_(None) | (RateCardVersion.valid_to > self.now)),
-            )
+            .outerjoin(RateCardVersion, self._in_force())
             .where(Offer.id == offer_id)
         ).one()
-        if row.version_id is None:
-            raise PriceUnknown(
-                f"provider {row.provider} has no rate card in force", hint="Its operator must import one first."
-            )
+        version_id = _required(row.version_id, row.provider)
         skus = (row.name, meters.ADDRESS_SKU, meters.SNAPSHOT_SKU)
-        return Ware(rate_card(self.session, row.version_id, skus), row.name, row.disk_gib)
+        return Ware(rate_card(self.session, version_id, skus), row.name, row.disk_gib)
+
+
+def _required(version_id: UUID | None, provider: str) -> UUID:
+    if version_id is None:
+        raise PriceUnknown(f"provider {provider} has no rate card in force", hint="Its operator must import one first.")
+    return version_id
 
 
 def margin_of(session: Session, order: Order, lease: Lease) -> timedelta:
@@ -141,10 +179,11 @@ def paid_until(order: Order, ends_at: datetime) -> datetime:
     return ends_at if order.held_until is None else min(ends_at, order.held_until)
 
 
-def run_of(session: Session, lease: Lease, period: Period) -> Run:
-    """The lease's machine over a period."""
+def use_of(session: Session, lease: Lease, period: Period) -> Run | Present:
+    """What the lease is (its machine, or the thing that was adopted), over a period."""
     offer_id = session.get_one(QuoteOffer, lease.quote_offer_id).offer_id
-    assert offer_id is not None, "a machine has an instance type"
+    if offer_id is None:
+        return _present(session, lease, period)
     return Run(offer_id, bool(lease.spec.get("public_address")), period)
 
 
@@ -174,12 +213,27 @@ def _uses(
     """What one lease may use from when it was last seen on."""
     end = now if lease.desired in ENDING else until or paid_until(order, lease.ends_at)
     gone_at = max(seen, end + margin_of(session, order, lease))
-    run = run_of(session, lease, Period(seen, gone_at))
+    run = use_of(session, lease, Period(seen, gone_at))
+    if isinstance(run, Present):
+        return [run]
     uses: list[Use] = [] if lease.state is LeaseState.SNAPSHOT else [run]
     kept = _kept(session, lease, run.period, now=now)
     if kept is not None:
         uses.append(Kept(run.offer_id, Period(kept.start, kept.end + _assumed(session, order).settle_time)))
     return uses
+
+
+def _present(session: Session, lease: Lease, period: Period) -> Present:
+    """By its size as it was seen last; where it never was, as it was when it was adopted."""
+    size = session.scalars(
+        select(Observation.size_gib)
+        .where(Observation.lease_id == lease.id, Observation.state == LeaseState.PRESENT)
+        .order_by(Observation.seen_at.desc())
+        .limit(1)
+    ).one_or_none()
+    if size is None and lease.spec["size_gib"] is not None:
+        size = Decimal(lease.spec["size_gib"])
+    return Present(lease.site_id, PartKind(lease.spec["kind"]), size, period)
 
 
 def _kept(session: Session, lease: Lease, run: Period, *, now: datetime) -> Period | None:

@@ -49,7 +49,7 @@ from uuid import UUID
 
 from sqlalchemy import func, select
 
-from broker import ending, launching, removing, snapshots, watching
+from broker import adopted, ending, launching, removing, snapshots, watching
 from broker.claims import Claim, claim, release
 from broker.errors import Fenced, SiteBusy, SiteError
 from broker.launching import Pass
@@ -61,6 +61,7 @@ from broker.remote import PartKind
 from broker.steps import (
     WITHOUT_SITE,
     Activate,
+    Ask,
     Check,
     Discard,
     End,
@@ -73,6 +74,7 @@ from broker.steps import (
     Look,
     Make,
     Plan,
+    Release,
     Remove,
     Renew,
     Resolve,
@@ -110,8 +112,8 @@ def decide(view: View, done: frozenset[UUID]) -> Step:
 
 def _before_anything_new(view: View, done: frozenset[UUID]) -> Step | None:  # noqa: PLR0911 - line by line
     lease = view.lease
-    if view.observes:
-        return Wait(OBSERVING if lease.settled_at is None else None)
+    if view.is_left_alone:
+        return _left_alone(view, done)
     if lease.must_find and lease.gone_at is None:
         return _towards_found(lease, done)
     parts = {part.id: part for part in lease.parts}
@@ -129,6 +131,20 @@ def _before_anything_new(view: View, done: frozenset[UUID]) -> Step | None:  # n
         if attempt.outcome in OPEN:
             return Wait(None) if attempt.id in done else Resolve(attempt, parts[attempt.part_id])
     return None
+
+
+def _left_alone(view: View, done: frozenset[UUID]) -> Step:
+    """What is looked at and never changed: its end is seen, and what was adopted can be given up."""
+    lease = view.lease
+    seen = next((part for part in lease.parts if lease.adopted_at is not None or part.kind is PartKind.SERVER), None)
+    if lease.gone_at is None and seen is not None:
+        if lease.adopted_at is not None and seen.gone_at is not None:
+            return Finish()
+        if lease.adopted_at is not None and lease.desired is Desired.GONE:
+            return Release(seen)
+        if lease.is_missing and seen.gone_at is None and seen.id not in done:
+            return Ask(seen)
+    return Wait(OBSERVING if lease.settled_at is None else None)
 
 
 def _over(view: View, done: frozenset[UUID]) -> Step | None:
@@ -302,7 +318,7 @@ def _steps(run: Pass) -> timedelta | None:
         if isinstance(step, Wait):
             if run.trouble is not None:
                 raise run.trouble
-            if view.observes and view.lease.gone_at is None:
+            if view.is_left_alone and view.lease.gone_at is None:
                 ending.tell_if_over(run, view)
             elif view.is_unsaved:
                 snapshots.tell_of_delay(run, view)
@@ -355,6 +371,10 @@ def _take(run: Pass, view: View, step: Step) -> None:  # noqa: C901, PLR0912 - a
                 removing.remove(run, lease, part, now=view.now)
         case Activate():
             activate_order(run.sessions, lease.order_id)
+        case Ask(part):
+            watching.ask(run, lease, part, asked_at=view.now)
+        case Release(part):
+            adopted.give_up(run, lease, part)
         case Look(server, power):
             watching.look(run, lease, server, power=power, asked_at=view.now)
         case Finish():

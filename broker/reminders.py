@@ -142,7 +142,8 @@ def _going_on(session: Session, now: datetime) -> list[GoingOn]:
             func.max(Lease.ends_at).label("ends_at"),
             (func.count(Lease.started_at) > 0).label("has_started"),
         )
-        .where(Lease.gone_at.is_(None), Lease.desired.not_in(ENDING))
+        # What was adopted is not ended by us: a finding tells when its time is over.
+        .where(Lease.gone_at.is_(None), Lease.desired.not_in(ENDING), Lease.adopted_at.is_(None))
         .group_by(Lease.order_id)
         .subquery()
     )

@@ -163,10 +163,10 @@ class End:
 
 
 def end_of(run: Pass, lease: Lease, part: Part, *, now: datetime) -> End:
-    """When a machine that is gone ended: by the site's own word, else when it was last seen, which is an estimate."""
+    """When what is gone ended: a machine by the site's word, else when it was last seen, which is an estimate."""
     last = lease.seen_at or part.made_at or now
     adapter = run.adapter
-    if part.remote_id is None or not isinstance(adapter, Endings):
+    if part.remote_id is None or part.kind is not PartKind.SERVER or not isinstance(adapter, Endings):
         return End(last, is_estimated=True)
     try:
         word = adapter.ended_at(part.remote_id, since=last, deadline=run.deadline())

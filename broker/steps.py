@@ -114,6 +114,20 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
+class Ask:
+    """Two listings missed what is never changed here: ask the site for it by its id."""
+
+    part: Part
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """What was adopted is charged no longer; it stays where it is."""
+
+    part: Part
+
+
+@dataclass(frozen=True, slots=True)
 class Wait:
     """Nothing more in this pass. Look again after `time`; None: when the pass asked for that, or the clock will."""
 
@@ -121,7 +135,7 @@ class Wait:
 
 
 Making = Find | Found | Plan | Discard | Resolve | Make | GiveUp | Activate | Look
-Ending = Fund | End | Check | Renew | EndKeeping | Remove | Finish
+Ending = Fund | End | Check | Renew | EndKeeping | Remove | Ask | Release | Finish
 Step = Making | Ending | Wait
 # Steps that need no site: they are taken also while it is away.
-WITHOUT_SITE = (Found, GiveUp, Fund, End, EndKeeping, Activate, Finish)
+WITHOUT_SITE = (Found, GiveUp, Fund, End, EndKeeping, Activate, Release, Finish)

@@ -16,7 +16,7 @@ from broker.models.leases import Desired, Lease, LeaseState, Part
 from broker.models.workloads import Order
 from broker.observations import last_observations, see
 from broker.ports import Powers, Shelves
-from broker.remote import MachineState, RemoteMachine
+from broker.remote import MachineState, PartKind, RemoteMachine
 from broker.removing import end_of, note_machine_gone
 from broker.timeline import Concern, close_finding, raise_finding, tell
 
@@ -58,6 +58,18 @@ def look(run: Pass, lease: Lease, server: Part, *, power: Desired, asked_at: dat
     _steer(run, lease, server, machine, power=power)
 
 
+def ask(run: Pass, lease: Lease, part: Part, *, asked_at: datetime) -> None:
+    """Whether what two listings missed is there, and nothing else: it is nothing that Leeway changes."""
+    if part.remote_id is None:
+        raise ValueError(f"part {part.id} was never made")
+    if run.adapter.look(part.kind, part.remote_id, deadline=run.deadline()) is None:
+        _absent(run, lease, part, now=asked_at)
+        return
+    run.done.add(part.id)
+    with writing(run.sessions, run.mine) as (_, row):
+        row.missing_since, row.is_missing = None, False
+
+
 def _absent(run: Pass, lease: Lease, server: Part, *, now: datetime) -> None:
     """The site says 404. It may be too early for it to show, so listings must agree first (`broker.inventory`).
 
@@ -70,7 +82,7 @@ def _absent(run: Pass, lease: Lease, server: Part, *, now: datetime) -> None:
     with writing(run.sessions, run.mine) as (session, row):
         gone_at = session.scalars(select(func.clock_timestamp())).one()
         note_machine_gone(session, row, server, end, gone_at=gone_at)
-        row.stop_reason = "the machine vanished at the site"
+        row.stop_reason = f"{'the machine' if server.kind is PartKind.SERVER else 'it'} vanished at the site"
         if row.state is not LeaseState.SNAPSHOT:
             row.desired = Desired.GONE
         elif row.desired is not Desired.SNAPSHOT:

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, Select, func, or_, select
+from sqlalchemy import ColumnElement, Row, Select, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session, selectinload
 
 from broker.documents import suggestion
@@ -83,7 +83,8 @@ class MachineView:
     """One lease. `parts` and `attempts` are None in lists.
 
     Unless it is extended, it is powered off at `paid_until` (which is before `ends_at` where the money is used up) and
-    deleted at `deleted_at`. `kept_until`: a snapshot of its disk is there, and is kept until then.
+    deleted at `deleted_at`. `kept_until`: a snapshot of its disk is there, and is kept until then. `adopted_at`: it was
+    there before, and nothing of it is changed, then neither.
     """
 
     lease_id: UUID
@@ -99,6 +100,7 @@ class MachineView:
     deleted_at: datetime
     kept_until: datetime | None
     gone_at: datetime | None
+    adopted_at: datetime | None
     trouble: str | None
     parts: Sequence[PartView] | None
     attempts: Sequence[AttemptView] | None
@@ -240,13 +242,18 @@ OrderRow = Row[Order, WorkloadRow, str, QuoteOffer, str, str]
 
 def _orders() -> Select[Order, WorkloadRow, str, QuoteOffer, str, str]:
     return (
-        select(Order, WorkloadRow, Project.name, QuoteOffer, Offer.name, Site.name)
+        select(Order, WorkloadRow, Project.name, QuoteOffer, _sold_as(), Site.name)
         .join(WorkloadRow, WorkloadRow.id == Order.workload_id)
         .join(Project, Project.id == Order.project_id)
         .join(QuoteOffer, QuoteOffer.id == Order.quote_offer_id)
-        .join(Offer, Offer.id == QuoteOffer.offer_id)
+        .outerjoin(Offer, Offer.id == QuoteOffer.offer_id)
         .join(Site, Site.id == QuoteOffer.site_id)
     )
+
+
+def _sold_as() -> ColumnElement[str]:
+    """The offer's name; of what was adopted that is no machine, its kind."""
+    return func.coalesce(Offer.name, func.replace(WorkloadRow.document["thing"].astext, "_", " "))
 
 
 def _views(session: Session, rows: Sequence[OrderRow], *, in_detail: bool) -> list[WorkloadView]:
@@ -309,6 +316,7 @@ def _machines(session: Session, order_ids: Sequence[UUID], *, in_detail: bool) -
                 deleted_at=deleted_at(lease, held_until),
                 kept_until=kept_until,
                 gone_at=lease.gone_at,
+                adopted_at=lease.adopted_at,
                 trouble=lease.failure or lease.trouble,
                 parts=[_part(part) for part in lease.parts] if in_detail else None,
                 attempts=_attempts(lease) if in_detail else None,

@@ -10,13 +10,10 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from broker.errors import PriceUnknown
-from broker.meters import ADDRESS_SKU, SNAPSHOT_SKU
+from broker.meters import ADDRESS_SKU, SNAPSHOT_SKU, VOLUME_SKU
 from broker.pricing import RateCard
 from broker.remote import MachineState, ThingKind
 from broker.values import Amount, Unit, exact
-
-# The SKU of a GiB of a volume. A server's SKU is the name of its instance type.
-VOLUME_SKU = "volume-storage"
 
 _BY_SIZE = {
     ThingKind.VOLUME: VOLUME_SKU,

@@ -26,7 +26,7 @@ from broker.catalogue import Catalogues, import_rate_card
 from broker.database import database_now
 from broker.inventory import observe, take_turn
 from broker.lease_view import View, read
-from broker.meters import SNAPSHOT_SKU
+from broker.meters import SNAPSHOT_SKU, VOLUME_SKU
 from broker.models.federation import Installation, Institution, Site
 from broker.models.leases import Lease, LeaseState
 from broker.models.people import Project
@@ -219,7 +219,7 @@ def connect(
         jurisdiction="EE",
     )
     card = RATES.format(provider=name) + "".join(
-        f"  {sku}: {{unit: {'GiB-hour' if sku == SNAPSHOT_SKU else 'hour'}, unit_price: '{price}'}}\n"
+        f"  {sku}: {{unit: {'GiB-hour' if sku in (SNAPSHOT_SKU, VOLUME_SKU) else 'hour'}, unit_price: '{price}'}}\n"
         for sku, price in prices.items()
     )
     with sessions.begin() as session:

@@ -44,6 +44,7 @@ _NOUNS = (
     site_health,
     boot_tests,
     inventory,
+    adoptions,
     rate_cards,
     projects,
     grants,

@@ -51,7 +51,7 @@ class LeaseState(StrEnum):
 
 
 class Lease(Base):
-    """One machine at a site that exists, or shall exist, because of an order.
+    """One machine at a site that exists, or shall exist, because of an order; or one thing that was adopted.
 
     `generation` is raised by every claim; a worker's writes say `WHERE generation = :mine`. `next_look_at` is the
     schedule: None means that nothing is left to do.
@@ -82,8 +82,7 @@ class Lease(Base):
     snapshot_time: Mapped[timedelta | None]  # so long the site may take for that
     lapsed_at: Mapped[datetime | None]  # when the grace was over, and SNAPSHOT was desired
     gone_at: Mapped[datetime | None]
-    # It was there before Leeway knew of it: metered and charged from then on, and never changed by Leeway.
-    adopted_at: Mapped[datetime | None]
+    adopted_at: Mapped[datetime | None]  # it was there before: charged from then on, and never changed by Leeway
     stop_reason: Mapped[str | None]
     failure: Mapped[str | None]  # why the site could not give the machine; None once it ran
     # the schedule and its fence

@@ -68,7 +68,10 @@ class OrderMoneyShown(Shown):
 
 
 class Machine(Shown):
-    """One lease: a machine that exists, or shall exist, or existed. `kept_until`: of a snapshot of its disk."""
+    """One lease: a machine that exists, or shall exist, or existed. `kept_until`: of a snapshot of its disk.
+
+    `adopted_at`: it was there before (and may be no machine); it is charged, and never changed.
+    """
 
     lease_id: UUID
     member: int
@@ -83,6 +86,7 @@ class Machine(Shown):
     deleted_at: datetime
     kept_until: datetime | None
     gone_at: datetime | None
+    adopted_at: datetime | None
     trouble: str | None
 
 

@@ -38,6 +38,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, str]]] = {
         "site": "Connect clouds, and look at them.",
         "rate-card": "Import what a provider's things cost.",
         "inventory": "Show what is at sites, and what it costs.",
+        "adopt": "Have a project pay for what is at a site already.",
         "project": "Make projects.",
         "grant": "Give money to projects.",
     },

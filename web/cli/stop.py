@@ -37,6 +37,8 @@ _STATE: Final = {"stop": "stopped", "shelve": "shelved"}
 def command(workload: str, *, what: str | None, reason: str | None, wait: bool, as_json: bool) -> None:
     """End WORKLOAD (a name or an id): its machines are deleted, with their disks, and what it held is given back.
 
+    What was adopted (`leeway adopt`) is left where it is, and charged no longer.
+
     With --keep or --shelve the order goes on, and `leeway start` brings the machines back.
     """
     how = _HOW[what or "end"]
@@ -52,6 +54,8 @@ def command(workload: str, *, what: str | None, reason: str | None, wait: bool, 
         return
     money = item["money"]
     done = {"end": "is over", "stop": "is stopped", "shelve": "is shelved"}[how]
+    if any(machine["adopted_at"] is not None for machine in item["machines"]):
+        done = f"is charged no longer, and still at {item['offer']['site']}"
     if observes:
         output.say(
             f"{item['name']} is to stop: that is noted, and carried out after `leeway resume`, as Leeway only observes."

@@ -134,12 +134,12 @@ def _end(item: WorkloadItem, *, now: datetime) -> str:
         return "-"
     last = max(machines, key=lambda machine: machine["paid_until"])
     paid = datetime.fromisoformat(last["paid_until"])
-    if last["gone_at"] is None and paid <= now:
+    if last["gone_at"] is None and last["adopted_at"] is None and paid <= now:
         goes = f"deleted {output.when(last['deleted_at'], now=now)}"
         if last["kept_until"] is not None:
             goes = f"its snapshot is deleted {output.when(last['kept_until'], now=now)}"
         return f"{output.when(last['paid_until'], now=now)}; {goes}"
-    end = output.when(last["ends_at"], now=now)
+    end = output.when(last["ends_at"], now=now) + (" (adopted: not deleted)" if last["adopted_at"] else "")
     if last["gone_at"] is not None or paid >= datetime.fromisoformat(last["ends_at"]):
         return end
     # A long order's money is set aside for a window that moves on: where that ends, the order does not.

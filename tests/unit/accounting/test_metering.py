@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from accounting.metering import CardSpan, Ends, Meter, Sighting, Use, ends_by_word, meter, outside
-from accounting.rating import rate
+from accounting.rating import Thing, rate
 from broker.meters import SNAPSHOT_SKU
 from broker.models.leases import LeaseState
 from broker.pricing import Price, RateCard, Tier
@@ -255,7 +255,7 @@ def together(uses: list[Use]) -> list[tuple[datetime, datetime | None, LeaseStat
 PRICE = Price("m1.small", Unit.HOUR, (Tier(Decimal(0), Decimal("0.061234567")),))
 PRICES = {name: replace(PRICE, sku=name) for name in ("m1.small", "m1.big")}
 PRICES[SNAPSHOT_SKU] = replace(PRICE, sku=SNAPSHOT_SKU, unit=Unit.GIB_HOUR)
-BILLS = {state.value: Decimal(number) / 8 for number, state in enumerate(LeaseState)}
+BILLS = {state.value: Decimal(number) / 16 for number, state in enumerate(LeaseState)}
 LIST = RateCard(CARD.version_id, "list", 1, Commodity("EUR"), PRICES, BILLS)
 
 
@@ -266,7 +266,7 @@ def total(uses: list[Use], end: datetime = T0 + timedelta(days=80)) -> Decimal:
             rated.part.amount.value
             for use in uses
             for rated in rate(
-                LIST, Period(use.starts_at, use.ends_at or end), state=use.state, skus=(use.sku,), used={}, disk_gib=7
+                LIST, Period(use.starts_at, use.ends_at or end), Thing(use.state, disk_gib=7), skus=(use.sku,), used={}
             )
         ]
         return sum(parts, Decimal(0))

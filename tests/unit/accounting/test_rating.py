@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import pytest
 
-from accounting.rating import billing_month, rate
+from accounting.rating import Thing, billing_month, rate
 from broker.errors import PriceUnknown
 from broker.meters import SNAPSHOT_SKU
 from broker.models.leases import LeaseState
@@ -30,30 +30,30 @@ def of(unit: Unit, value: str, **more: timedelta) -> Price:
 
 
 def test_by_the_second_is_by_time() -> None:
-    (rated,) = rate(card(of(Unit.SECOND, "0.0001")), LENGTH, state=LeaseState.RUNNING, skus=("m1.small",), used={})
+    (rated,) = rate(card(of(Unit.SECOND, "0.0001")), LENGTH, Thing(LeaseState.RUNNING), skus=("m1.small",), used={})
     assert (rated.cost.value, rated.part.quantity.value, rated.hours) == (Decimal("0.72"), 7200, 2)
 
 
 def test_the_least_that_is_billed_is_not_what_was_used() -> None:
     price = of(Unit.HOUR, "0.10", minimum=3 * HOUR)
-    (rated,) = rate(card(price), LENGTH, state=LeaseState.RUNNING, skus=("m1.small",), used={})
+    (rated,) = rate(card(price), LENGTH, Thing(LeaseState.RUNNING), skus=("m1.small",), used={})
     assert (rated.cost.value, rated.part.quantity.value, rated.hours) == (Decimal("0.3"), 3, 2)
 
 
 def test_a_snapshot_is_rated_by_its_size_whatever_the_states_cost() -> None:
     price = Price(SNAPSHOT_SKU, Unit.GIB_HOUR, (Tier(Decimal(0), Decimal("0.001")),), minimum=3 * HOUR)
     sold = replace(card(price), bills={})
-    (rated,) = rate(sold, LENGTH, state=LeaseState.SNAPSHOT, skus=(SNAPSHOT_SKU,), used={}, disk_gib=20)
+    (rated,) = rate(sold, LENGTH, Thing(LeaseState.SNAPSHOT, disk_gib=20), skus=(SNAPSHOT_SKU,), used={})
     assert (rated.cost.value, rated.part.quantity) == (Decimal("0.06"), Quantity(Decimal(60), Unit.GIB_HOUR))
     assert (rated.hours, rated.share) == (40, 1)
     with pytest.raises(PriceUnknown, match="how large"):
-        rate(sold, LENGTH, state=LeaseState.SNAPSHOT, skus=(SNAPSHOT_SKU,), used={})
+        rate(sold, LENGTH, Thing(LeaseState.SNAPSHOT), skus=(SNAPSHOT_SKU,), used={})
 
 
 @pytest.mark.parametrize("unit", [Unit.COUNT, Unit.GIB, Unit.CORE_HOUR])
 def test_what_is_not_sold_by_time_has_no_price_for_a_machine(unit: Unit) -> None:
     with pytest.raises(PriceUnknown, match="not by time"):
-        rate(card(of(unit, "1")), LENGTH, state=LeaseState.RUNNING, skus=("m1.small",), used={})
+        rate(card(of(unit, "1")), LENGTH, Thing(LeaseState.RUNNING), skus=("m1.small",), used={})
 
 
 def test_a_month_is_billed_from_its_first_instant_in_utc() -> None:

@@ -22,12 +22,14 @@ from accounting.settle import settle
 from broker.meters import SNAPSHOT_SKU
 from broker.models.leases import Lease, LeaseState
 from broker.models.workloads import Order, OrderState
+from broker.remote import MachineState
 from broker.values import STORED, Period
 from tests.unit.accounting.world import HOUR, LEDGER, T0, YEAR, World, eur
 
 pytestmark = pytest.mark.postgres
 
-SEEN = [state for state in LeaseState if state not in (LeaseState.PENDING, LeaseState.SNAPSHOT, LeaseState.GONE)]
+# What a machine may be seen doing.
+SEEN = [LeaseState(state.value) for state in MachineState]
 PRICES = {"m1.small": "0.061234567", "m1.big": "0.199999999", SNAPSHOT_SKU: "0.000543211"}
 DISK_GIB = 20
 

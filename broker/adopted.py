@@ -1,0 +1,93 @@
+"""What was adopted, from listing to listing: it is there, it is missing, or its project no longer pays for it.
+
+Machines are seen with all other machines (`broker.inventory`); this module sees the rest, by the same rule: what two
+complete listings lack, begun at least one settle time apart, is asked for by its id, and gone only where the site says
+so. Nothing here changes anything at a site.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from broker import claims
+from broker.claims import wake
+from broker.launching import Pass
+from broker.models.leases import Lease, Part
+from broker.observations import last_observations, see_gone, see_missing, see_present
+from broker.orders import RECONCILE
+from broker.remote import Listing, PartKind, RemoteThing
+from broker.strays import locked
+from broker.timeline import tell
+from broker.tools import Tools
+
+Writing = Callable[[], AbstractContextManager[Session]]
+# Leases of one transaction.
+_CHUNK = 200
+
+
+def record_adopted(
+    tools: Tools, listing: Listing, *, site_id: UUID, started_at: datetime, settle: timedelta, writing: Writing
+) -> None:
+    """Write down which adopted things that are no machines a complete listing shows, in transactions of `writing`."""
+    with writing() as session:
+        parts = _parts(session, site_id, started_at)
+    unread = {PartKind(kind.value) for kind in listing.unread}
+    found = {(PartKind(thing.kind.value), thing.remote_id): thing for thing in listing.things}
+    wanted = [part for part in parts if part.kind not in unread]
+    for start in range(0, len(wanted), _CHUNK):
+        shown = {part.lease_id: found.get((part.kind, part.remote_id or "")) for part in wanted[start : start + _CHUNK]}
+        with writing() as session:
+            for lease_id in sorted(_record(session, shown, started_at=started_at, settle=settle)):
+                wake(session, lease_id)
+                tools.jobs.defer(session, RECONCILE, str(lease_id))
+
+
+def _parts(session: Session, site_id: UUID, started_at: datetime) -> Sequence[Part]:
+    return session.scalars(
+        select(Part)
+        .join(Lease, Lease.id == Part.lease_id)
+        .where(
+            Lease.site_id == site_id,
+            Lease.adopted_at.is_not(None),
+            Lease.gone_at.is_(None),
+            Part.kind != PartKind.SERVER,
+            Part.gone_at.is_(None),
+            Part.made_at < started_at,
+        )
+        .order_by(Part.lease_id)
+    ).all()
+
+
+def _record(
+    session: Session, shown: dict[UUID, RemoteThing | None], *, started_at: datetime, settle: timedelta
+) -> set[UUID]:
+    """The leases to wake."""
+    woken = set()
+    last = last_observations(session, shown)
+    for lease in locked(session, shown):
+        thing = shown[lease.id]
+        if lease.gone_at is not None:
+            continue
+        if thing is None:
+            is_new = see_missing(session, lease, seen_at=started_at, settle=settle)
+        else:
+            is_new = see_present(session, lease, thing, seen_at=started_at, last=last.get(lease.id))
+        if is_new:
+            woken.add(lease.id)
+    return woken
+
+
+def give_up(run: Pass, lease: Lease, part: Part) -> None:
+    """A person said that its project no longer pays: it is charged until now, and stays where it is."""
+    with claims.writing(run.sessions, run.mine) as (session, row):
+        now = session.scalars(select(func.clock_timestamp())).one()
+        session.execute(update(Part).where(Part.id == part.id).values(gone_at=now))
+        see_gone(session, row, seen_at=now, ended_at=now, is_estimated=False, what="charged no longer, and still there")
+        name = lease.spec["name"]
+        tell(session, row, "released", f"{name} is no longer {row.project}'s; it was left at the site as it is")

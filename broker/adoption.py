@@ -1,0 +1,366 @@
+"""What was there before Leeway knew of it is adopted into a project: from then on it is metered and charged.
+
+Each thing becomes an order of its own with one lease and one part, made in the transaction that sets its money aside,
+and charged from then on as the last listing showed it; the listings that follow see it like all that Leeway made
+(`broker.adopted`). But Leeway did not make it, so Leeway never changes it: at its end a person is told, `leeway stop`
+only ends the charging, and that holds at a brokered site as it does at one that is only observed (ADR 0029).
+
+The price is today's rate card, the size what the site says. What has no known price is not adopted: a charge that
+nobody can reckon helps nobody.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from broker import meters
+from broker.documents import digest
+from broker.errors import Conflict, InvalidInput, NotFound, PriceUnknown
+from broker.extensions import Funding
+from broker.models.catalogue import CatalogueVersion, Offer
+from broker.models.federation import Site
+from broker.models.inventory import Thing
+from broker.models.leases import Desired, Lease, LeaseState, Observation, Part, SiteListing, lease_state
+from broker.models.people import Project
+from broker.models.workloads import Order, OrderState, Quote, QuoteOffer, WorkloadRow
+from broker.orders import RECONCILE
+from broker.placement import Assumptions
+from broker.quotes import assumptions_document, line_document
+from broker.reckoning import Present, Rates, Run
+from broker.remote import Fence, MachineSpec, MachineState, PartKind, ThingKind
+from broker.restored import refuse_while_observing
+from broker.sites import site_named
+from broker.timeline import tell_order
+from broker.values import Amount, Period, plain, utc
+from broker.workloads import MAX_DURATION
+
+# Of one request: each is priced, held and written in one transaction.
+MOST: Final = 500
+# Stands where a row wants the image, which no site tells of a machine.
+_UNKNOWN_IMAGE: Final = "unknown"
+_WORDS: Final = re.compile(r"[^a-z0-9]+")
+_LONGEST_NAME: Final = 63
+_POWER: Final = {MachineState.STOPPED: Desired.STOPPED, MachineState.SHELVED: Desired.SHELVED}
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """Which things of a site, by the ids of their rows, are to be paid by which project, and until when.
+
+    `until` None: as long as an order may last, which is `MAX_DURATION`.
+    """
+
+    site: str
+    project: str
+    things: Sequence[UUID]
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """What all things of one wish have in common."""
+
+    session: Session
+    site: Site
+    project: Project
+    scope: str
+    funding: Funding
+    assumed: Assumptions
+    rates: Rates
+    actor: str
+    now: datetime
+    until: datetime
+    offers: dict[str, Offer] = field(default_factory=dict)
+
+
+def adopt(
+    session: Session, wish: Wish, funding: Funding, *, assumed: Assumptions, actor: str, now: datetime
+) -> list[Order]:
+    """Adopt all that is wished, or nothing; what the project has adopted already is fine. Orders as in the wish.
+
+    Raises:
+        NotFound: no such site, project or thing.
+        InvalidInput: too many things, none, or an end that is over or too late.
+        Conflict: a thing is Leeway's already (any Leeway's), is being deleted, or Leeway only observes.
+        PriceUnknown: the site's rate card does not price a thing.
+        GrantExhausted, RateMissing: the money cannot be set aside.
+    """
+    refuse_while_observing(session)
+    ids = list(dict.fromkeys(wish.things))
+    if not 1 <= len(ids) <= MOST:
+        hint = f"Give 1 to {MOST} things at a time, as `leeway inventory SITE --kind ...` lists them."
+        raise InvalidInput("things", f"{len(ids)} things are wished", hint=hint)
+    until = now + MAX_DURATION if wish.until is None else utc(wish.until, field="until")
+    if not now < until <= now + MAX_DURATION:
+        raise InvalidInput("until", f"{_moment(until)} is not within the next {MAX_DURATION.days} days")
+    project = session.scalars(select(Project).where(Project.name == wish.project)).one_or_none()
+    if project is None:
+        raise NotFound(f"there is no project {wish.project!r}", hint="`leeway project list` shows those there are.")
+    # Before all other locks. Listers hold it shared while they write of things: nothing of these changes meanwhile.
+    site = site_named(session, wish.site)
+    session.refresh(site, with_for_update={"key_share": True})
+    frame = _Frame(
+        session=session,
+        site=site,
+        project=project,
+        scope=_scope(session, site),
+        funding=funding,
+        assumed=assumed,
+        rates=Rates(session, now),
+        actor=actor,
+        now=now,
+        until=until,
+    )
+    found = {
+        thing.id: thing
+        for thing in session.scalars(
+            select(Thing)
+            .where(Thing.id.in_(ids), Thing.site_id == site.id, Thing.gone_at.is_(None))
+            .execution_options(populate_existing=True)
+        )
+    }
+    for thing_id in ids:
+        if thing_id not in found:
+            hint = f"`leeway inventory {site.name}` shows what was there at the last listing."
+            raise NotFound(f"there is no thing {thing_id} at {site.name}", hint=hint)
+    return [_adopt(frame, found[thing_id]) for thing_id in ids]
+
+
+def _scope(session: Session, site: Site) -> str:
+    scope = session.scalars(
+        select(SiteListing.scope).where(SiteListing.site_id == site.id).order_by(SiteListing.started_at.desc()).limit(1)
+    ).first()
+    if scope is None:
+        raise Conflict(f"{site.name} was not listed completely for a day", hint=f"`leeway site show {site.name}`.")
+    return scope
+
+
+def _adopt(frame: _Frame, thing: Thing) -> Order:
+    session = frame.session
+    before = _before(session, thing, frame.project)
+    if before is not None:
+        return before
+    kind = PartKind(thing.kind.value)
+    offer = _offer(frame, thing) if thing.kind is ThingKind.SERVER else None
+    quote_offer, workload = _quote(frame, thing, kind, offer)
+    rolls = frame.until - frame.now > frame.funding.window
+    order = Order(
+        workload_id=workload.id,
+        quote_id=quote_offer.quote_id,
+        quote_offer_id=quote_offer.id,
+        project_id=frame.project.id,
+        state=OrderState.ACTIVE,
+        members=1,
+        duration=frame.until - frame.now,
+        placed_at=frame.now,
+        held_until=frame.now + frame.funding.window if rolls else None,
+    )
+    session.add(order)
+    session.flush()
+    lease = _lease(frame, thing, order, offer)
+    thing.lease_id = lease.id
+    session.flush()
+    hold = Amount.of(quote_offer.hold, quote_offer.commodity)
+    held_until = _held(frame).end
+    frame.funding.ledger.hold(session, order.id, [hold], held_until, now=frame.now)
+    hourly = Amount.of(quote_offer.hourly, quote_offer.commodity)
+    text = f"adopted {_what(thing)} at {frame.site.name}: {hourly} an hour until {_moment(frame.until)}"
+    tell_order(session, order, "adopt", text, actor=frame.actor, remote_id=thing.remote_id)
+    tell_order(session, order, "hold", f"{hold} set aside until {_moment(held_until)}")
+    return order
+
+
+def _before(session: Session, thing: Thing, project: Project) -> Order | None:
+    """The order that adopted it before into the same project.
+
+    Raises:
+        Conflict: it is no stranger's, or it goes.
+    """
+    if thing.lease_id is not None:
+        lease = session.get_one(Lease, thing.lease_id)
+        order = session.get_one(Order, lease.order_id)
+        if lease.adopted_at is not None and order.project_id == project.id and lease.desired is not Desired.GONE:
+            return order
+        hint = f"`leeway show {order.id}`; end that with `leeway stop` before another project takes it."
+        raise Conflict(f"{_what(thing)} is charged to a project already ({lease.project})", hint=hint)
+    if thing.installation is not None:
+        raise Conflict(
+            f"{_what(thing)} carries the tags of Leeway installation {thing.installation}",
+            hint="Whoever runs that one charges it. If nobody does any more, take the tags away at the site.",
+        )
+    if thing.state is MachineState.DELETING:
+        raise Conflict(f"{_what(thing)} is being deleted", hint="Leave it out.")
+    return None
+
+
+def _offer(frame: _Frame, thing: Thing) -> Offer:
+    """The newest offer of a machine's type."""
+    kind = thing.instance_type or ""
+    if kind not in frame.offers:
+        offer = frame.session.scalars(
+            select(Offer)
+            .join(CatalogueVersion, CatalogueVersion.id == Offer.catalogue_version_id)
+            .where(Offer.site_id == frame.site.id, Offer.remote_id == kind)
+            .order_by(CatalogueVersion.made_at.desc())
+            .limit(1)
+        ).first()
+        if offer is None:
+            raise PriceUnknown(
+                f"{_what(thing)}: {frame.site.name} sells no machine type {kind!r}, so its price is not known",
+                hint="Once the site lists the type, and the rate card has it, it can be adopted.",
+            )
+        frame.offers[kind] = offer
+    return frame.offers[kind]
+
+
+def _held(frame: _Frame) -> Period:
+    """What money is set aside for: the window or the whole time, and until its end is noticed."""
+    end = min(frame.until, frame.now + frame.funding.window)
+    return Period(frame.now, end + frame.assumed.settle_time)
+
+
+def _quote(frame: _Frame, thing: Thing, kind: PartKind, offer: Offer | None) -> tuple[QuoteOffer, WorkloadRow]:
+    """What it costs until its end by today's card; it has expired, so that nothing can be ordered from it."""
+    session, period = frame.session, Period(frame.now, frame.until)
+
+    def over(period: Period) -> Run | Present:
+        if offer is None:
+            return Present(frame.site.id, kind, thing.size_gib, period)
+        return Run(offer.id, has_address=False, period=period)
+
+    try:
+        card, used = frame.rates.meters_of(over(period))
+        if thing.state not in (None, MachineState.UNKNOWN):
+            card.share(thing.state.value)
+    except PriceUnknown as unknown:
+        raise PriceUnknown(f"{_what(thing)} cannot be priced: {unknown.detail}", hint=unknown.hint) from None
+    name = _name(thing)
+    document = _document(frame, thing, name)
+    workload = WorkloadRow(
+        project_id=frame.project.id, name=name, document=document, digest=digest(document), made_at=frame.now
+    )
+    session.add(workload)
+    session.flush()
+    picked = QuoteOffer(
+        rank=1,
+        site_id=frame.site.id,
+        offer_id=None if offer is None else offer.id,
+        rate_card_version_id=card.version_id,
+        image_remote_id=_UNKNOWN_IMAGE,
+        commodity=card.currency.code,
+        total=meters.cost(used, card, period).stored().value,
+        hold=meters.cost(used, card, _held(frame)).stored().value,
+        hourly=meters.hourly(used, card).stored().value,
+        lines=[line_document(line) for line in meters.cost_lines(used, card, period)],
+    )
+    verdict = {
+        "site_id": str(frame.site.id),
+        "site": frame.site.name,
+        "rank": 1,
+        "summary": "adopted: it was there, and nothing was chosen",
+        "offers": 1,
+        "reasons": [],
+    }
+    quote = Quote(
+        workload_id=workload.id,
+        made_at=frame.now,
+        expires_at=frame.now,
+        catalogue_digest="",
+        facts_digest="",
+        assumptions=assumptions_document(frame.assumed) | {"adopted": True},
+        verdicts=[verdict],
+        eliminated={},
+        relaxations=[],
+        offers=[picked],
+    )
+    session.add(quote)
+    session.flush()
+    return picked, workload
+
+
+def _document(frame: _Frame, thing: Thing, name: str) -> dict[str, Any]:
+    """What stands where a person's request does elsewhere."""
+    said = {
+        "kind": "adopted",
+        "name": name,
+        "project": frame.project.name,
+        "site": frame.site.name,
+        "thing": thing.kind.value,
+        "remote_id": thing.remote_id,
+        "owner": thing.owner,
+        "size": None if thing.size_gib is None else f"{plain(thing.size_gib)} GiB",
+    }
+    return {key: value for key, value in said.items() if value is not None}
+
+
+def _lease(frame: _Frame, thing: Thing, order: Order, offer: Offer | None) -> Lease:
+    kind, name = PartKind(thing.kind.value), thing.name or thing.remote_id
+    spec: dict[str, Any] = {"name": name, "kind": kind.value, "size_gib": None}
+    if offer is not None:
+        spec = asdict(MachineSpec(name=name, instance_type=offer.remote_id, image=_UNKNOWN_IMAGE))
+    elif thing.size_gib is not None:
+        spec["size_gib"] = plain(thing.size_gib)
+    lease = Lease(
+        order_id=order.id,
+        member=1,
+        site_id=frame.site.id,
+        quote_offer_id=order.quote_offer_id,
+        project=frame.project.name,
+        spec=spec,
+        desired=_POWER.get(thing.state, Desired.RUNNING) if thing.state is not None else Desired.RUNNING,
+        state=LeaseState.PRESENT if thing.state is None else lease_state(thing.state),
+        made_at=frame.now,
+        started_at=frame.now,
+        ends_at=frame.until,
+        grace=timedelta(0),
+        seen_at=frame.now,
+        scope=frame.scope,
+        adopted_at=frame.now,
+        next_look_at=func.clock_timestamp(),
+    )
+    frame.session.add(lease)
+    frame.session.flush()
+    part = Part(
+        lease_id=lease.id,
+        kind=kind,
+        position=0,
+        fence=Fence.NONE,
+        is_harmless=kind is not PartKind.SERVER,
+        remote_id=thing.remote_id,
+        made_at=frame.now,
+    )
+    sighting = Observation(
+        lease_id=lease.id,
+        seen_at=frame.now,
+        state=lease.state,
+        raw_status=thing.raw_status,
+        instance_type=thing.instance_type,
+        size_gib=thing.size_gib,
+    )
+    frame.session.add_all((part, sighting))
+    frame.funding.jobs.defer(frame.session, RECONCILE, str(lease.id))
+    return lease
+
+
+def _name(thing: Thing) -> str:
+    """The workload's: as much of the thing's own as such a name allows."""
+    words = _WORDS.sub("-", thing.name.lower()).strip("-")[:_LONGEST_NAME].strip("-")
+    return words or f"{thing.kind.value.replace('_', '-')}-{_WORDS.sub('-', thing.remote_id.lower()).strip('-')[:40]}"
+
+
+def _what(thing: Thing) -> str:
+    size = f" of {plain(thing.size_gib)} GiB" if thing.size_gib is not None else ""
+    word = "machine" if thing.kind is ThingKind.SERVER else thing.kind.value.replace("_", " ")
+    return f"{word} {thing.name or thing.remote_id}{size}"
+
+
+def _moment(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M} UTC"
