@@ -11,13 +11,11 @@ from uuid import UUID
 
 from adapters.cloud import foreign, lease_in, part_name, tags_as_metadata
 from adapters.openstack import things
-from adapters.openstack.session import Document, Service, Session, get
+from adapters.openstack.session import Call, Document, Service, Session, get, json_object
 from broker.errors import SiteBusy, SiteConflict, SiteError, SiteRefused
 from broker.remote import Deadline, MachineSpec, PartKind, RemotePart, RemoteThing, Tags
 
 VOLUME_TYPE = "volume_type"  # the setting
-
-_ERRORS = ("error", "error_")  # Cinder's error_deleting, error_extending, ...
 
 
 # --- asking for them ---------------------------------------------------------------------------------------------
@@ -73,29 +71,32 @@ def boots_from(machine: MachineSpec, volume_id: str | None) -> Document:
     return fields | {"block_device_mapping_v2": [root] if volume_id is None else [root, second]}
 
 
-def require_free(session: Session, volume_id: str, deadline: Deadline) -> None:
-    """Go on only where a machine may be made with the volume.
+def why_refused(session: Session, volume_id: str, refusal: SiteRefused, deadline: Deadline) -> SiteError:
+    """What Nova's 400 for a server with a volume means, by how the volume looks now.
 
-    Raises:
-        SiteBusy: it is still being made.
-        SiteConflict: a machine has it, perhaps that of an earlier request.
-        SiteRefused: it is not there, or Cinder could not make it.
+    `SiteBusy` where it is still being made; `SiteConflict` where a machine has it, perhaps that of an earlier request,
+    which is then looked for; else the refusal, with a hint where the volume is the reason.
     """
     doing = f"looking at volume {volume_id}"
-    try:
-        document = session.one(get(Service.VOLUME, f"/volumes/{volume_id}", doing), "volume", deadline)
-    except SiteRefused as error:
-        error.hint = "Somebody deleted the machine's disk before the machine was made: order it again."
-        raise
+    call = Call(Service.VOLUME, "GET", f"/volumes/{volume_id}", doing, expect=frozenset({200, 404}))
+    answer = session.send(call, deadline)
+    if answer.status == 404:
+        refusal.hint = "Somebody deleted the machine's disk before the machine was made: order it again."
+        return refusal
+    document = json_object(answer.body, doing).get("volume")
+    if not isinstance(document, dict):
+        return foreign(doing, "no volume")
     seen = things.read_volume(document)
-    said = f"making the server: its volume {volume_id} is {seen.raw_status}"
-    if seen.raw_status == "available":
-        return
-    if seen.raw_status.startswith(_ERRORS):
-        raise SiteRefused(said, hint="Cinder could not make it; the site's operator can say why.")
+    said = f"{refusal.detail}; it is {seen.raw_status}"
+    if seen.raw_status.startswith("error"):
+        refusal.hint = f"Cinder could not make the machine's disk (it is {seen.raw_status}); ask the site's operator."
+        return refusal
     if seen.raw_status in ("creating", "downloading", "detaching"):
-        raise SiteBusy(f"{said}, not available yet")
-    raise SiteConflict(f"{said}; a machine has it" + (f" ({seen.attached_to})" if seen.attached_to else ""))
+        return SiteBusy(said, http_status=refusal.http_status)
+    if seen.raw_status != "available":
+        return SiteConflict(f"{said}: a machine has it", http_status=refusal.http_status)
+    # It was not, a moment ago.
+    return SiteBusy(said, http_status=refusal.http_status) if "Invalid volume" in refusal.detail else refusal
 
 
 # --- seeing them -------------------------------------------------------------------------------------------------

@@ -131,21 +131,18 @@ class Launcher:
         *,
         headers: Mapping[str, str] | None = None,
     ) -> str:
-        """Have Nova make the server, where its second disk can be had."""
+        """Have Nova make the server. Why it refuses one with a second disk is asked of the disk."""
         volume = disks.made_volume(machine, made)
         if machine.boot_volume_gib:
             disks.require_cinder(self._session, "making the server", deadline)
-        if volume is not None:
-            disks.require_free(self._session, volume, deadline)
         group = self._groups.server(deadline)
         hints = {"os:scheduler_hints": {"group": group}} if group else {}
         try:
             return self._create_with_id(PartKind.SERVER, server, deadline, headers=headers, beside=hints)
         except SiteRefused as error:
-            # Nova's 400 for a volume that another request for this server took meanwhile is no refusal of this one.
-            if volume is not None and error.http_status == 400:
-                disks.require_free(self._session, volume, deadline)
-            raise
+            if volume is None or error.http_status != 400:
+                raise
+            raise disks.why_refused(self._session, volume, error, deadline) from error
 
     def _server(self, machine: MachineSpec, tags: Tags, made: Mapping[PartKind, str]) -> Document:
         """The server as it is asked for, save its networks."""

@@ -16,6 +16,13 @@ from tests.contract.sites import ContractSite, Fresh, Occasion, Trouble, new_tag
 BUILDING = 0.4  # seconds
 
 
+@pytest.fixture
+def site(site: ContractSite) -> ContractSite:
+    """Of machines without a disk of their own: one machine has that, whatever the fence is (see `test_disks`)."""
+    site.machine = replace(site.machine, volume_gib=0)
+    return site
+
+
 def again(site: ContractSite, made: dict[PartKind, str]) -> str | None:
     """Ask once more, as another attempt after the lease was extended; None where the site says that it is there."""
     tags = replace(site.tags, attempt=new_tags().attempt, until=site.tags.until + timedelta(days=1))
@@ -73,6 +80,7 @@ def test_the_fence_holds_for_what_does_not_show_yet(site: ContractSite) -> None:
 
 def test_two_requests_at_once(fresh_site: Fresh) -> None:
     site = fresh_site(BUILDING)
+    site.machine = replace(site.machine, volume_gib=0)
     lease = site.tags.lease
     made = site.launch(until=PartKind.SERVER)
     with ThreadPoolExecutor(2) as pool:

@@ -70,9 +70,10 @@ def test_only_ours_have_our_tags(site: ContractSite) -> None:
     made = site.launch()
     made[PartKind.SNAPSHOT] = site.make(PartKind.SNAPSHOT, made)
     tagged = {thing.remote_id: thing for thing in things(site, *KINDS) if thing.tags is not None}
-    assert set(tagged) == {made[PartKind.ADDRESS], made[PartKind.SNAPSHOT]}
+    assert set(tagged) == {made[PartKind.VOLUME], made[PartKind.ADDRESS], made[PartKind.SNAPSHOT]}
     assert {thing.tags for thing in tagged.values()} == {site.tags}
-    assert tagged[made[PartKind.ADDRESS]].attached_to == made[PartKind.SERVER]
+    for kind in (PartKind.VOLUME, PartKind.ADDRESS):
+        assert tagged[made[kind]].attached_to == made[PartKind.SERVER]
 
 
 @pytest.mark.parametrize("thing_kind", KINDS)
