@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from uuid import UUID
@@ -42,14 +42,17 @@ from broker.presence import (
     refuse_another_scope,
     wake,
 )
-from broker.remote import Deadline, Listing, RemoteImage, RemoteOffer, RemotePart, RemoteQuota
+from broker.price_lists import price_list
+from broker.remote import Deadline, Listing, RemoteImage, RemoteMachine, RemoteOffer, RemotePart, RemoteQuota, ThingKind
 from broker.restored import only_observes
 from broker.taking_back import Left, take_back
 from broker.things import record_things
 from broker.timeline import Concern, raise_findings, resolve_findings
 from broker.tools import Pace, Tools
 from broker.turns import Progress, Turn, end_turn, give_up, writing
-from broker.waste import Look, tell_waste
+from broker.values import Amount
+from broker.waste import Look, idle_machines, tell_waste
+from broker.worth import PriceList
 
 UNKNOWN_MACHINE = "unknown_machine"
 OURS_UNKNOWN = "ours_unknown"
@@ -214,16 +217,24 @@ def _record_findings(
     """A finding for each thing that needs a person; machines that no Leeway made are never touched.
 
     A machine that is `known` is ours, whatever became of its tags. Where Leeway only observes, nobody expects it to
-    know any: `broker.waste` tells what lies idle there.
+    know any: `broker.waste` tells what lies idle there. Of what that has told, nothing is told twice: it costs once.
     """
     site = session.get_one(Site, turn.site_id)
+    prices = price_list(session, site, now=turn.started_at)
+    idle = idle_machines(session, turn.site_id)
     ours = "carries this installation's tags, no lease is known for it, and it cannot be taken back"
     concerns = [
         *(_concern(turn, OURS_UNKNOWN, one.thing, f"{ours}: {one.why}", hint=one.hint) for one in left),
         *(
-            _concern(turn, UNKNOWN_MACHINE, machine, "was not made by Leeway", hint=_NOT_OURS)
+            replace(
+                _concern(turn, UNKNOWN_MACHINE, machine, "was not made by Leeway", hint=_NOT_OURS),
+                per_day=_per_day(prices, machine),
+            )
             for machine in listing.machines
-            if not site.observe_only and machine.tags is None and machine.remote_id not in known
+            if not site.observe_only
+            and machine.tags is None
+            and machine.remote_id not in known
+            and machine.remote_id not in idle
         ),
     ]
     concerns += [
@@ -239,6 +250,11 @@ def _record_findings(
     raise_findings(session, concerns, now=turn.started_at)
     for kind in (OURS_UNKNOWN, UNKNOWN_MACHINE, UNREAD):
         resolve_findings(session, kind, site_id=turn.site_id, now=turn.started_at)
+
+
+def _per_day(prices: PriceList, machine: RemoteMachine) -> Amount | None:
+    cost = prices.hourly(ThingKind.SERVER, state=machine.state, instance_type=machine.instance_type)
+    return None if cost is None else cost.times(24).stored()
 
 
 def _concern(turn: Turn, kind: str, thing: RemotePart, what: str, *, hint: str) -> Concern:

@@ -84,6 +84,16 @@ def tell_waste(site_id: UUID, look: Look, *, writing: Writing) -> None:
                 session.execute(update(Finding).where(some).values(values))
 
 
+def idle_machines(session: Session, site_id: UUID) -> frozenset[str]:
+    """Remote ids of the machines at a site that are told as idle."""
+    keys = session.scalars(
+        select(Finding.key).where(
+            Finding.site_id == site_id, Finding.kind == IDLE_MACHINE, Finding.resolved_at.is_(None)
+        )
+    )
+    return frozenset(key.split(":", 2)[2] for key in keys)
+
+
 def is_idle() -> ColumnElement[bool]:
     """For SELECT and WHERE: a machine that is stopped, a volume or an address that is attached to nothing."""
     loose = and_(Thing.kind.in_((ThingKind.VOLUME, ThingKind.ADDRESS)), Thing.attached_to.is_(None))

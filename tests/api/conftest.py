@@ -30,7 +30,8 @@ from web.settings import load_settings
 def services(sessions: sessionmaker[Session], database: Database, tmp_path: Path) -> Iterator[Services]:
     """As `leeway serve` builds them. `sessions` cleans the database afterwards."""
     assert sessions
-    settings = load_settings(data_dir=tmp_path, settle_time=0.3, first_look=0.01, last_look=0.2, call_timeout=5)
+    quick = {"settle_time": 0.3, "first_look": 0.01, "last_look": 0.2, "call_timeout": 5}
+    settings = load_settings(data_dir=tmp_path, full_listing_interval=0, **quick)
     with compose.services(settings, replace(database, is_embedded=False)) as made:
         yield made
 

@@ -69,9 +69,9 @@ def test_findings_are_summed(federation: Federation, services: Services) -> None
     federation.cloud.add_foreign_servers(3)
     relist(federation, services)
     found = get(federation, "/findings/summary", most=2)
-    assert (found["count"], found["per_day"], found["unknown"]) == (3, [], 3)
+    assert (found["count"], found["per_day"], found["unknown"]) == (3, [{"value": "2.88", "commodity": "EUR"}], 0)
     (one,) = found["sums"]
-    assert (one["kind"], one["site"], one["count"], one["unknown"]) == ("unknown_machine", "aurora", 3, 3)
+    assert (one["kind"], one["site"], one["count"], one["unknown"]) == ("unknown_machine", "aurora", 3, 0)
     assert len(found["first"]) == 2
 
 

@@ -222,7 +222,8 @@ def test_prices_projects_grants_and_findings_are_listed(federation: Federation, 
     site = client.get(f"{API}/sites/aurora").json()
     list_site(services, UUID(site["id"]))
     finding = client.get(f"{API}/findings").json()["items"][0]
-    assert (finding["kind"], finding["site"], finding["per_day"]) == ("unknown_machine", "aurora", None)
+    assert (finding["kind"], finding["site"]) == ("unknown_machine", "aurora")
+    assert finding["per_day"] == {"value": "0.96", "commodity": "EUR"}, "of the card's 0.04 an hour"
     assert finding["hint"] in client.get("/").text
     csv = "sku,unit,unit_price\na1.small,hour,0.05\n"
     beside = {"name": "later", "provider": "aurora", "currency": "EUR", "bills": "openstack"}

@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import literal_column, select, update
 
+from adapters.sandbox.entities import VmState
 from broker import things
 from broker.models.audit import Finding
 from broker.models.federation import Site
@@ -209,6 +210,22 @@ def test_a_machine_of_ours_is_a_thing_of_its_lease(world: World) -> None:
     assert (ours.lease_id, ours.installation, ours.state) == (lease_id, world.tools.installation, MachineState.RUNNING)
     assert ours.until is not None
     assert (rows[foreign].lease_id, rows[foreign].installation) == (None, None)
+
+
+def test_a_machine_that_is_told_as_idle_is_not_told_again_as_unknown(world: World) -> None:
+    """Its price would be counted twice."""
+    foreign = world.cloud.add_foreign_servers(2, project="leeway")
+    with world.sessions() as session:
+        site_id = session.scalars(select(Site.id)).one()
+    world.observe(site_id)
+    world.cloud.cloud.servers[foreign[0]].vm_state = VmState.STOPPED
+    tolerance = replace(world.tools.tolerance, machine=timedelta(0))
+    world.tools = replace(world.tools, tolerance=tolerance)
+    world.observe(site_id)
+    assert open_kinds(world) == ["idle_machine", "unknown_machine"]
+    world.cloud.cloud.servers[foreign[0]].vm_state = VmState.ACTIVE
+    world.observe(site_id)
+    assert open_kinds(world) == ["unknown_machine", "unknown_machine"]
 
 
 def test_where_leeway_only_observes_no_machine_is_unknown(world: World) -> None:
