@@ -118,6 +118,7 @@ def _python_services(state: State) -> tuple[Service, ...]:
         return _service(name, command, ports=ports, config=digest(path))
 
     compute = (PYTHON, str(LAUNCH / "compute.py"), "--config-file", state.config("nova.conf"))
+    volume = (PYTHON, str(LAUNCH / "volume.py"), "--config-file", state.config("cinder.conf"))
     compute_digest = digest(state.config("nova.conf"), LAUNCH / "hypervisor")
     return (
         entry("glance-api", "glance.cmd.api", ports=(GLANCE_PORT,)),
@@ -127,7 +128,7 @@ def _python_services(state: State) -> tuple[Service, ...]:
         _service("nova-compute", compute, config=compute_digest),
         entry("cinder-api", "cinder.cmd.api", ports=(CINDER_PORT,)),
         entry("cinder-scheduler", "cinder.cmd.scheduler"),
-        entry("cinder-volume", "cinder.cmd.volume"),
+        _service("cinder-volume", volume, config=digest(state.config("cinder.conf"))),
     )
 
 
