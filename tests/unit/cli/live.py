@@ -24,7 +24,14 @@ from web.worker import Worker, register
 def live_server(database: Database, data_dir: Path) -> Iterator[Place]:
     """Serve this database; `data_dir` gets the files by which commands find the server."""
     settings = load_settings(
-        data_dir=data_dir, port=0, sweep_interval=1, listing_interval=1, first_look=0.05, last_look=0.5, settle_time=0.3
+        data_dir=data_dir,
+        port=0,
+        sweep_interval=1,
+        listing_interval=1,
+        full_listing_interval=0,
+        first_look=0.05,
+        last_look=0.5,
+        settle_time=0.3,
     )
     with compose.services(settings, replace(database, is_embedded=False)) as services:
         register(services.queue, services)
