@@ -36,7 +36,22 @@ class Moment(click.ParamType[datetime]):
             self.fail(f"{value!r} is not a time; write it like 2026-12-24T12:00Z.", param, ctx)
 
 
-@click.command("extend", cls=LeewayCommand, short_help=HELPS["extend"], epilog=EPILOG)
+class Extend(LeewayCommand):
+    """Knows that `-3 days` is a length, and no option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the command line."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if error.option_name[1:2].isdecimal():
+                raise click.UsageError(
+                    "An end is only moved later: give a length like `3 days`. `leeway stop` ends it now.", ctx
+                ) from None
+            raise
+
+
+@click.command("extend", cls=Extend, short_help=HELPS["extend"], epilog=EPILOG)
 @click.argument("workload")
 @click.argument("length", nargs=-1)
 @click.option("--until", type=Moment(), help="The new end instead of a length; UTC where no zone is named.")

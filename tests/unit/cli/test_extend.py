@@ -66,6 +66,11 @@ def test_what_is_not_said_right_is_told(leeway: Leeway, name: str) -> None:
     for arguments in ((), ("3 days", "--until", "2100-01-01")):
         done = leeway("extend", name, *arguments)
         assert (done.exit_code, "one of the two" in done.stderr) == (2, True)
+    for length in (("-3", "days"), ("-3d",), ("-12 h",)):
+        done = leeway("extend", name, *length)
+        assert (done.exit_code, "An end is only moved later" in done.stderr) == (2, True), done.stderr
+    done = leeway("extend", name, "--untill", "2100-01-01")
+    assert (done.exit_code, "--until" in done.stderr) == (2, True)
     assert leeway("extend", name, "--until", "soon").exit_code == 2
     done = leeway("extend", name, "3")
     assert (done.exit_code, "LENGTH" in done.stderr) == (1, True)
