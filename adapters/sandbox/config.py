@@ -147,6 +147,8 @@ class Capacity:
 class CloudConfig:
     """One sandbox cloud. `page_limit` is the most items of one page, as Nova's `max_limit`.
 
+    `hosts` matter to server groups alone; how much fits in all is `capacity`.
+
     The other foreign things belong to the people who have the foreign servers: without these there are none. Without
     `has_volumes` the cloud has no Cinder.
 
@@ -165,6 +167,7 @@ class CloudConfig:
     capacity: Capacity | None = None
     token_seconds: float = 4 * 3600.0
     page_limit: int = 1000
+    hosts: int = 16
     foreign_servers: int = 0
     foreign_volumes: int = 0
     foreign_volume_snapshots: int = 0
@@ -194,8 +197,9 @@ class CloudConfig:
                 ipaddress.IPv4Network(network.cidr)
             except ValueError as error:
                 raise ConfigError(f"networks.{network.name}.cidr: {error}; write e.g. 10.20.0.0/24") from error
-        if self.page_limit < 1:
-            raise ConfigError(f"page_limit: is {self.page_limit}; must be 1 or more")
+        for field in ("page_limit", "hosts"):
+            if getattr(self, field) < 1:
+                raise ConfigError(f"{field}: is {getattr(self, field)}; must be 1 or more")
 
     def identifier(self, noun: str, name: str) -> str:
         """The id of a configured thing: the same at every start, so that clients' notes stay right."""

@@ -1,4 +1,4 @@
-"""Which host a server is placed on: any of sixteen, save for what its server group says.
+"""Which host a server is placed on: any, in turns, save for what its server group says.
 
 With the policy `affinity` it is the host that the group has, with `anti-affinity` one that has fewer of the group than
 its rule allows (one); the soft ones of these try, and take any host where that cannot be.
@@ -9,12 +9,11 @@ from collections import Counter
 from adapters.sandbox.entities import Server
 from adapters.sandbox.state import Cloud
 
-_HOSTS = 16
-
 
 def choose(cloud: Cloud, server: Server) -> str:
     """The name of a host; empty where the group leaves none."""
-    names = [f"{cloud.config.name}-compute-{(server.serial + step) % _HOSTS}" for step in range(_HOSTS)]
+    hosts = cloud.config.hosts
+    names = [f"{cloud.config.name}-compute-{(server.serial + step) % hosts}" for step in range(hosts)]
     group = cloud.server_groups.get(server.group_id)
     if group is None:
         return names[0]
