@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from adapters.sandbox import cinder, control, glance, keystone, neutron, nova, roles
 from adapters.sandbox.faults import STATUS_FAULTS, Fault, FaultKind
+from adapters.sandbox.sending import sending
 from adapters.sandbox.state import Cloud
 from adapters.sandbox.wire import UNAUTHORIZED, ApiError, Handler, Reply, Service, render, routes
 
@@ -79,7 +80,7 @@ class Application:
                 await _cut(cut)
             else:
                 scope["effects"] = faults
-                await router(scope, receive, send)
+                await router(scope, receive, sending(send, faults, self.closing))
 
         return respond
 

@@ -26,6 +26,8 @@ class FaultKind(StrEnum):
     CONFLICT = "409"
     TOO_MANY_REQUESTS = "429"  # with Retry-After: `seconds`
     SERVER_ERROR = "500"
+    DRIP = "drip"  # carried out, then answered at once, but for the body: a byte every `seconds`
+    LARGE = "large"  # 10 MiB of white space come before the answer's JSON
     CUT = "cut"  # the connection ends without an answer; nothing was done
     ANSWER_LOST = "answer_lost"  # the request is carried out, then the connection ends without an answer
     HIDDEN = "hidden"  # what this request makes exists, but no list, GET or port tells of it for `seconds`

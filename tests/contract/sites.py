@@ -14,8 +14,10 @@ from functools import partial
 from adapters.registry import Registry
 from adapters.sandbox import SandboxCloud, profile, running
 from adapters.sandbox.config import ServerFence, Timing, UserConfig
+from adapters.sandbox.entities import AppCredential
 from adapters.sandbox.images import Wish, take_snapshot
 from adapters.sandbox.profiles import DEMO_PASSWORD
+from adapters.sandbox.state import utc_now
 from broker.ports import CloudAdapter
 from broker.remote import Deadline, Fence, MachineSpec, PartKind, RemotePart, Secret, SiteAddress, Tags, ThingKind
 
@@ -27,6 +29,8 @@ class Trouble(Enum):
     """What can go wrong between us and a site."""
 
     SLOW = auto()  # answers after 2 seconds
+    DRIP = auto()  # done; the answer comes a byte a second
+    LARGE = auto()  # 10 MB more than is needed, and good
     CUT = auto()  # nothing done, no answer
     LOST = auto()  # done, no answer
     SERVER_ERROR = auto()
@@ -38,6 +42,7 @@ class Trouble(Enum):
     GENERAL_404 = auto()  # in the API's form, but not about the thing
     LOST_LINK = auto()  # a page that does not say that more follow
     SHORT_PAGE = auto()  # a page that lacks some of its items
+    CONFLICT = auto()
     QUOTA = auto()
     NO_CAPACITY = auto()  # accepted, then the machine fails
     HIDDEN = auto()  # made, but not shown for half a second
@@ -74,6 +79,16 @@ def new_tags() -> Tags:
     return Tags(uuid.uuid4(), uuid.uuid4(), uuid.uuid4(), "physik/Lauf 2 ü", until)
 
 
+@dataclass(frozen=True)
+class OwnCredential:
+    """A credential of the same project that only this test has, and what its owner and its site may do to it."""
+
+    adapter: CloudAdapter
+    end_sessions: Callable[[], None]  # a new login is needed, and works
+    revoke: Callable[[], None]
+    expire: Callable[[], None]
+
+
 @dataclass
 class ContractSite:
     """One running cloud as the suite sees it."""
@@ -88,6 +103,9 @@ class ContractSite:
     add_strangers: Callable[[int], None]
     save_by_hand: Callable[[str, str], None]  # what a person does with a machine: an image of it, of this name
     elsewhere: Callable[[], CloudAdapter]  # the same site, with a credential of another project
+    wrong: Callable[[], CloudAdapter]  # the same site, with a credential that is not right
+    own_credential: Callable[[], OwnCredential]
+    set_clock: Callable[[timedelta], None]  # how far the site's clock is ahead of ours
     reader: Callable[[bool], CloudAdapter]  # the same, with one that may only read; True: as a site that is observed
     dawdle: Callable[[float], None]  # what a machine is asked from now on takes so many seconds
     other_type: str  # an instance type that machines may become
@@ -127,6 +145,8 @@ class ContractSite:
 
 _FAULTS = {
     Trouble.SLOW: ("slow", 2.0),
+    Trouble.DRIP: ("drip", 1.0),
+    Trouble.LARGE: ("large", 0.0),
     Trouble.CUT: ("cut", 0.0),
     Trouble.LOST: ("answer_lost", 0.0),
     Trouble.SERVER_ERROR: ("500", 0.0),
@@ -138,6 +158,7 @@ _FAULTS = {
     Trouble.GENERAL_404: ("404", 0.0),
     Trouble.LOST_LINK: ("lost_link", 0.0),
     Trouble.SHORT_PAGE: ("short_page", 0.0),
+    Trouble.CONFLICT: ("409", 0.0),
     Trouble.QUOTA: ("quota", 0.0),
     Trouble.NO_CAPACITY: ("no_capacity", 0.0),
     Trouble.HIDDEN: ("hidden", 0.5),
@@ -240,11 +261,53 @@ def _openstack_site(cloud: SandboxCloud, registry: Registry, kind: str) -> Contr
         add_strangers=add_strangers,
         save_by_hand=save_by_hand,
         elsewhere=elsewhere,
+        wrong=partial(registry.open, address, Secret({**secret.reveal(), "password": "of somebody else"})),
+        own_credential=partial(_own_credential, cloud, registry, address),
+        set_clock=partial(_set_clock, cloud),
         reader=reader,
         dawdle=dawdle,
         other_type=flavors["a1.medium"],
         other_image=images["debian-12"],
     )
+
+
+def _set_clock(cloud: SandboxCloud, ahead: timedelta) -> None:
+    cloud.cloud.clock = lambda: utc_now() + ahead
+
+
+def _own_credential(cloud: SandboxCloud, registry: Registry, address: SiteAddress) -> OwnCredential:
+    """An application credential of the user leeway, as its owner would make it in the dashboard."""
+    state = cloud.cloud
+    user = next(user for user in state.users.values() if user.name == "leeway")
+    project = next(project for project in state.projects.values() if project.name == "leeway")
+    made = AppCredential(
+        id=uuid.uuid4().hex,
+        name=uuid.uuid4().hex,
+        secret=uuid.uuid4().hex,
+        user_id=user.id,
+        project_id=project.id,
+        description=None,
+        roles=user.roles[project.id],
+        unrestricted=False,
+        expires_at=None,
+    )
+    state.app_credentials[made.id] = made
+
+    def end_sessions() -> None:
+        with state.lock:
+            for token in [token for token in state.tokens.values() if token.app_credential_id == made.id]:
+                del state.tokens[token.id]
+
+    def revoke() -> None:
+        del state.app_credentials[made.id]
+        end_sessions()
+
+    def expire() -> None:
+        state.app_credentials[made.id] = dataclasses.replace(made, expires_at=state.clock() - timedelta(seconds=1))
+        end_sessions()
+
+    fields = {"application_credential_id": made.id, "application_credential_secret": made.secret}
+    return OwnCredential(registry.open(address, Secret(fields)), end_sessions, revoke, expire)
 
 
 # A cloud as just started; its machines take so many seconds from the request to running, its snapshots to be saved.
@@ -272,6 +335,7 @@ def openstack_on_sandbox(kind: str, fence: ServerFence) -> Iterator[Fresh]:
         def fresh(building: float) -> ContractSite:
             timing = Timing(build_seconds=building, bind_seconds=building / 2, snapshot_seconds=building)
             cloud.cloud.config = dataclasses.replace(config, timing=timing)
+            cloud.cloud.clock = utc_now
             cloud.reset(keep_identity=True)
             return _openstack_site(cloud, registry, kind)
 
@@ -285,3 +349,5 @@ ADAPTERS: dict[str, Callable[[], AbstractContextManager[Fresh]]] = {
     "sandbox_token": partial(openstack_on_sandbox, "sandbox", ServerFence.TOKEN),
     "sandbox_none": partial(openstack_on_sandbox, "sandbox", ServerFence.NONE),
 }
+# These send the requests of `sandbox_token` without its header: what answers mean is not tried three times.
+ALIKE = {"sandbox_name", "sandbox_none"}

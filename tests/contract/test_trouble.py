@@ -11,7 +11,7 @@ import pytest
 from broker.errors import SiteBusy, SiteDenied, SiteError, SiteUnknown
 from broker.ports import CloudAdapter
 from broker.remote import Deadline, PartKind
-from tests.contract.sites import ADAPTERS, UNCLEAR, ContractSite, Fresh, Occasion, Trouble, soon
+from tests.contract.sites import ADAPTERS, ALIKE, UNCLEAR, ContractSite, Fresh, Occasion, Trouble, soon
 
 SHORT = 0.4  # seconds; trouble that is slow takes 2
 
@@ -23,10 +23,6 @@ READINGS: dict[str, Ask] = {
     "quotas": lambda adapter, deadline: adapter.quotas(deadline=deadline),
     "listing": lambda adapter, deadline: adapter.listing(deadline=deadline),
 }
-
-
-# These send the requests of `sandbox_token` without its header: what their answers mean is not tried three times.
-ALIKE = {"sandbox_name", "sandbox_none"}
 
 
 @pytest.fixture(scope="module", params=sorted(ADAPTERS.keys() - ALIKE))

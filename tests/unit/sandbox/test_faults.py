@@ -167,6 +167,19 @@ def test_a_page_may_lose_half_of_its_items(client: Any, cloud: Any) -> None:
     assert len(client.get("/network/v2.0/ports")["ports"]) == 2
 
 
+def test_an_answer_may_drip_and_may_be_large(client: Any, cloud: Any) -> None:
+    cloud.add_foreign_servers(2)
+    whole = client.get(SERVERS)
+    cloud.faults.add("drip", path="/servers$", seconds=0.001, times=1)
+    begun = time.monotonic()
+    assert client.get(SERVERS) == whole
+    assert time.monotonic() - begun > 0.3, "some 600 bytes"
+    cloud.faults.add("large", path="/servers$", times=1)
+    large = client("GET", SERVERS)
+    assert large.json() == whole
+    assert int(large.headers["content-length"]) == len(large.content) > 10 * 1024 * 1024
+
+
 def test_200_is_no_proof_of_nova(client: Any, cloud: Any) -> None:
     cloud.faults.add("foreign_json", service="compute", times=1)
     foreign = client("GET", SERVERS)
