@@ -91,13 +91,15 @@ class Kept:
 class Wire:
     """Requests for servers meet the fates in turn, then pass like all others.
 
-    `said` are the cloud's answers to them; `holds` is set once one is kept back.
+    `said` are the cloud's answers to them; `holds` is set once one is kept back. `seen` is every request, by method and
+    path.
     """
 
     def __init__(self, server: ThreadingHTTPServer) -> None:
         """Keep nothing back yet."""
         self.url = f"http://127.0.0.1:{server.server_port}"
         self.said: list[int] = []
+        self.seen: list[tuple[str, str]] = []
         self.holds = threading.Event()
         self._fates: deque[frozenset[Fate]] = deque()
         self._kept: list[Kept] = []
@@ -109,6 +111,7 @@ class Wire:
 
     def carry(self, request: Request) -> Answer | None:
         """The answer for the sender; None where it gets none."""
+        self.seen.append((request.method, urlsplit(request.url).path))
         if not request.makes_a_server:
             return request.send()
         mine = Kept(request)
@@ -153,7 +156,7 @@ def wire() -> Iterator[Wire]:
             self.end_headers()
             self.wfile.write(answer.body)
 
-        do_GET = do_POST = do_PUT = do_DELETE = pass_on  # noqa: N815 - http.server's names
+        do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = pass_on  # noqa: N815 - http.server's names
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
