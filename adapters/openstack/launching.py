@@ -167,7 +167,12 @@ class Launcher:
         Raises:
             SiteBusy: the server does something else, or is in a state of which Nova makes no images. A refused making
                 of any other part may mean that it is there already; of images there may be any number.
+            SiteRefused: the machine boots from a volume. Nova would make snapshots in Cinder, without our tags, which
+                no deletion of the image takes away, and which keep the volume from going with the machine.
         """
+        if machine.boot_volume_gib:
+            hint = "Save what is on it to another place; only disks of the instance type's own are kept as images."
+            raise SiteRefused("making the snapshot: the machine's disk is a volume", hint=hint)
         image = {"name": server_name(machine.name, tags), "metadata": snapshot_properties(tags, server_id)}
         try:
             return _image_id(act(self._session, server_id, "createImage", deadline, argument=image))

@@ -2,17 +2,21 @@
 
     queued --> saving --> active, or killed            what createImage makes
     active                                             what shelving makes, `<name>-shelved`, until the server is back
+    active                                             what createImage makes of a server that boots from a volume
 
-Both inherit the properties of the image that the server was started from, and both are their project's alone. An image
+All inherit the properties of the image that the server was started from, and all are their project's alone. An image
 whose server goes away before it is saved goes with it.
 """
 
 import dataclasses
+import json
 from datetime import datetime
 from typing import Any
 
+from adapters.sandbox import volumes
 from adapters.sandbox.entities import Image, Server
 from adapters.sandbox.state import Cloud, new_id
+from adapters.sandbox.volume_entities import VolumeSnapshot
 
 _QUEUED_SHARE = 0.25  # of the time that a snapshot takes, before its bytes begin to be sent
 
@@ -110,8 +114,48 @@ def take_snapshot(cloud: Cloud, server: Server, wish: Wish, now: datetime) -> Im
     return image
 
 
+def save_volumes(cloud: Cloud, server: Server, wish: Wish, now: datetime) -> Image:
+    """Save a server that boots from a volume: snapshots of its volumes in Cinder, and an image of no bytes naming them.
+
+    Nobody deletes the snapshots with the image, and while there is one the volume cannot go with its server.
+    """
+    image = _add(cloud, server, wish.name, now, given=wish.given)
+    devices = []
+    for index, volume_id in enumerate(server.volume_ids):
+        volume = cloud.volumes[volume_id]
+        snapshot = VolumeSnapshot(
+            id=new_id(),
+            serial=cloud.serial(),
+            name=f"snapshot for {wish.name}",
+            project_id=server.project_id,
+            user_id=server.user_id,
+            volume_id=volume.id,
+            size_gib=volume.size_gib,
+            created=now,
+            description="",
+        )
+        volumes.make(cloud, snapshot, now, request_id=wish.request_id)
+        devices.append(
+            {
+                "boot_index": 0 if index == 0 else None,
+                "source_type": "snapshot",
+                "destination_type": "volume",
+                "snapshot_id": snapshot.id,
+                "volume_size": volume.size_gib,
+                "delete_on_termination": volume.attachment is not None and volume.attachment.goes_with_it,
+            }
+        )
+    named = {"block_device_mapping": json.dumps(devices), "bdm_v2": "True", "root_device_name": volumes.ROOT_DEVICE}
+    properties = {**image.config.properties, **named}
+    image.config = dataclasses.replace(image.config, status="active", size_bytes=0, properties=properties)
+    record(cloud, image, "created", now, request_id=wish.request_id, server_id=server.id)
+    return image
+
+
 def keep_shelved(cloud: Cloud, server: Server, now: datetime) -> None:
-    """What Nova saves of a server that it shelves, and starts it from later."""
+    """What Nova saves of a server that it shelves, and starts it from later: nothing where its disk is a volume."""
+    if server.root_disk is not None:
+        return
     image = _add(cloud, server, f"{server.name}-shelved", now, given=None)
     server.shelved_image_id = image.id
     record(cloud, image, "created", now, server_id=server.id)

@@ -37,7 +37,8 @@ def create_image(call: Call, server: Server, argument: Any) -> Reply:
         fails_after=None if failing is None else failing.seconds,
         request_id=call.request_id,
     )
-    image = images.take_snapshot(call.cloud, server, wish, call.now)
+    save = images.take_snapshot if server.root_disk is None else images.save_volumes
+    image = save(call.cloud, server, wish, call.now)
     _trouble(call, image)
     if call.version >= (2, 45):
         return Reply(202, {"image_id": image.id})

@@ -1,5 +1,6 @@
 """Servers that are made with volumes, as Nova and Cinder were seen to treat them: refusals, states over time, ends."""
 
+import json
 from typing import Any
 
 import pytest
@@ -165,6 +166,26 @@ def test_a_volume_is_in_one_server(client: Any, clock: Any, volume: str) -> None
     other = client.create("other")
     clock.pass_by(10)
     assert refusal(attach(client, other, volume)).endswith(f"is already attached to instances: {first}")
+
+
+def test_an_image_of_a_server_on_a_volume_is_snapshots_that_stay(client: Any, clock: Any, cloud: Any) -> None:
+    server = without_image(client, on_volume(client)).json()["server"]["id"]
+    clock.pass_by(10)
+    answer = client.act(server, "createImage", {"name": "saved", "metadata": {"mine": "1"}})
+    image = client.get(f"/image/v2/images/{answer.headers['Location'].rpartition('/')[2]}")
+    assert (image["status"], image["size"], image["base_image_ref"]) == ("active", 0, "")
+    (snapshot,) = client.get(f"{base(client)}/snapshots/detail")["snapshots"]
+    assert (snapshot["name"], snapshot["metadata"]) == ("snapshot for saved", {})
+    (device,) = json.loads(image["block_device_mapping"])
+    assert device["snapshot_id"] == snapshot["id"]
+    assert client.act(server, "shelve").status_code == 202
+    clock.pass_by(10)
+    assert [one["name"] for one in client.get("/image/v2/images?visibility=private")["images"]] == ["saved"]
+    client("DELETE", f"{SERVERS}/{server}")
+    client("DELETE", f"/image/v2/images/{image['id']}")
+    clock.pass_by(10)
+    assert cloud.log.alive("volume_snapshot") == {snapshot["id"]}
+    assert cloud.log.alive("volume") == {snapshot["volume_id"]}
 
 
 def test_volumes_are_found_by_their_metadata(client: Any) -> None:
