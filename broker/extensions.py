@@ -15,7 +15,8 @@ from uuid import UUID
 from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
 
-from broker.errors import Conflict, GrantExhausted, InvalidInput, NotFound, PriceUnknown, RateMissing, Rejected
+from broker.errors import GrantExhausted, InvalidInput, NotFound, PriceUnknown, RateMissing, Rejected
+from broker.kept import no_machine_left
 from broker.models.audit import Event, Finding
 from broker.models.leases import ENDING, Lease
 from broker.models.workloads import Order, WorkloadRow
@@ -74,7 +75,8 @@ def extend_order(
     order, leases = _lock(session, order_id, funding.ledger)
     kept = _kept(leases)
     if order.state not in GOING_ON or not kept:
-        raise Conflict(f"the order is {order.state}, with no machine to keep", hint="Order the workload again.")
+        why = f"the order is {order.state}, with no machine to keep"
+        raise no_machine_left(session, order.id, otherwise=why)
     old = max(lease.ends_at for lease in kept)
     if end == old or _was_extended_to(session, order, end):
         return order

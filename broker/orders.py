@@ -29,6 +29,7 @@ from broker.errors import (
     QuoteExpired,
     RateMissing,
 )
+from broker.kept import no_machine_left
 from broker.launching import close_stuck
 from broker.models.catalogue import Offer
 from broker.models.federation import Site
@@ -233,7 +234,7 @@ def set_power(session: Session, order_id: UUID, desired: Desired, *, jobs: Jobs,
         raise Conflict(f"the order is {order.state}", hint="Order the workload again.")
     leases = [lease for lease in session.scalars(live_leases(order.id)) if lease.desired not in ENDING]
     if not leases:
-        raise Conflict("its machines are ending, or only snapshots of them are left", hint="Order the workload again.")
+        raise no_machine_left(session, order.id, otherwise="its machines are ending")
     if any(lease.adopted_at is not None for lease in leases):
         raise Conflict("it was adopted, and Leeway changes nothing that it did not make", hint="Do it at the site.")
     tell_order(session, order, "power", f"asked to be {desired}", actor=actor)

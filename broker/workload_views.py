@@ -309,7 +309,8 @@ def _machines(session: Session, order_ids: Sequence[UUID], *, in_detail: bool) -
                 site=site,
                 state=lease.state,
                 desired=lease.desired,
-                addresses=lease.addresses,
+                # Of a machine that is gone, and whose snapshot is kept, the address may be somebody else's.
+                addresses=[] if lease.state is LeaseState.SNAPSHOT else lease.addresses,
                 started_at=lease.started_at,
                 ends_at=lease.ends_at,
                 paid_until=paid_until(lease, held_until),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from html.parser import HTMLParser
 
 import pytest
+from sqlalchemy import func, update
 from starlette.testclient import TestClient
 
-from tests.api.federation import Federation
+from broker.models.leases import Lease
+from tests.api.federation import RATES, Federation
 from web.compose import Services
 from web.token import load_token
 
@@ -85,6 +88,32 @@ def test_a_workload_from_the_list_to_its_last_line(federation: Federation) -> No
     page = read(federation.client, "/workloads/trial")
     assert "<b>done</b> & dusted" in page.text, "shown as it was written, not as markup"
     assert over["money"]["spent"]["value"] in {one["value"] for one in page.all("data")}
+
+
+def test_a_kept_snapshot_is_no_machine(federation: Federation) -> None:
+    """The order goes on, but nobody is to be told that it runs somewhere."""
+    card = f'{RATES}  snapshot-storage: {{unit: GiB-hour, unit_price: "0.0001"}}\n'
+    assert federation.client.post("/api/v1/rate-cards", json={"document": card, "format": "yaml"}).status_code == 201
+    federation.order(keep_snapshot="30 days")
+    (address,) = federation.work_until("trial", machines="running")["machines"][0]["addresses"]
+    assert "active" in badges(federation, "/workloads/trial")
+    with federation.services.sessions.begin() as session:
+        session.execute(update(Lease).values(ends_at=func.clock_timestamp(), grace=timedelta(0)))
+    shown = federation.work_until("trial", machines="snapshot")
+    assert shown["order"]["state"] == "active"
+    assert shown["machines"][0]["addresses"] == []
+    for path in ("/", "/workloads/trial"):
+        assert "snapshot" in badges(federation, path)
+        assert "active" not in badges(federation, path)
+    page = read(federation.client, "/workloads/trial")
+    assert address not in page.text.partition("Timeline")[0]
+    assert "none yet" not in page.text
+
+
+def badges(federation: Federation, path: str) -> set[str]:
+    """The states that a page shows."""
+    classes = [(one["class"] or "").split() for one in read(federation.client, path).all("span") if "class" in one]
+    return {words[1] for words in classes if words[:1] == ["state"]}
 
 
 def test_why_not_and_what_to_change_is_on_the_page(federation: Federation) -> None:

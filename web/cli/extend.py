@@ -10,7 +10,7 @@ import click
 from broker.errors import InvalidInput
 from broker.units import duration
 from web.cli import output
-from web.cli.command import Failure, LeewayCommand, connect, json_option, print_json
+from web.cli.command import LeewayCommand, connect, json_option, print_json
 from web.cli.main import HELPS
 from web.client.client import Client
 from web.client.shapes import Money, Workload
@@ -67,7 +67,7 @@ def command(workload: str, length: tuple[str, ...], *, until: datetime | None, a
     with connect() as client:
         before = client.workload(workload)
         old = _end(before)
-        # Who brings back what is off wants it for the whole length.
+        # Who brings back what is off wants it for the whole length. Where nothing can be kept the server says why.
         new = until or _later(max(old, datetime.now(UTC)), " ".join(length))
         after = client.extend(before["order"]["id"], until=new)
         if as_json:
@@ -110,19 +110,10 @@ def _later(old: datetime, length: str) -> datetime:
 
 
 def _end(item: Workload) -> datetime:
-    """When its last machine ends that is to be kept."""
-    ends = [
-        datetime.fromisoformat(machine["ends_at"])
-        for machine in item["machines"]
-        if machine["gone_at"] is None and machine["desired"] not in ("snapshot", "gone")
-    ]
-    if not ends:
-        raise Failure(
-            f"{item['name']} has no machine to keep: its order is {item['order']['state']}",
-            title="That cannot be extended",
-            hint="Order it again: `leeway submit`.",
-        )
-    return max(ends)
+    """When its last machine ends that is to be kept; where there is none, when the last one ended."""
+    machines = item["machines"]
+    kept = [one for one in machines if one["gone_at"] is None and one["desired"] not in ("snapshot", "gone")]
+    return max(datetime.fromisoformat(machine["ends_at"]) for machine in kept or machines)
 
 
 def _free(client: Client, item: Workload) -> Money:

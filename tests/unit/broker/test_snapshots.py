@@ -285,12 +285,39 @@ def delete(world: World, view: View) -> None:
 def test_what_is_only_kept_can_be_neither_extended_nor_switched_on(world: World) -> None:
     order, lease_id = running(world)
     lapse(world, lease_id)
-    kept(world, lease_id)
+    view = kept(world, lease_id)
+    assert view.kept_until is not None
+    name = f"trial-leeway-{lease_id.hex}"
+    said = f"its machine is gone; a snapshot of its disk, {name}, is kept until {view.kept_until:%Y-%m-%d %H:%M} UTC"
     funding = Funding(world.tools.ledger, world.jobs, timedelta(days=7))
+    with world.sessions.begin() as session, pytest.raises(Conflict) as caught:
+        extend_order(session, order.id, world.now() + HOUR, funding, actor="tests", now=world.now())
+    assert caught.value.detail == said
+    assert f"with `image: {name}`" in str(caught.value.hint)
+    with world.sessions.begin() as session, pytest.raises(Conflict) as caught:
+        set_power(session, order.id, Desired.RUNNING, jobs=world.jobs, actor="tests")
+    assert caught.value.detail == said
+    # And when a person has ended that, too.
+    with world.sessions.begin() as session:
+        stop_order(session, order.id, jobs=world.jobs, actor="tests", reason="not needed")
+    world.until_gone(lease_id)
     with world.sessions.begin() as session, pytest.raises(Conflict, match="no machine to keep"):
         extend_order(session, order.id, world.now() + HOUR, funding, actor="tests", now=world.now())
-    with world.sessions.begin() as session, pytest.raises(Conflict, match="only snapshots of them are left"):
+
+
+def test_of_several_that_are_kept_some_are_named(world: World) -> None:
+    order = world.order(keep_snapshot="30 days", count=4)
+    leases = world.leases(order)
+    for lease_id in leases:
+        world.until_running(lease_id)
+    for lease_id in leases:
+        lapse(world, lease_id)
+    for lease_id in leases:
+        kept(world, lease_id)
+    with world.sessions.begin() as session, pytest.raises(Conflict, match="its machines are gone") as caught:
         set_power(session, order.id, Desired.RUNNING, jobs=world.jobs, actor="tests")
+    assert caught.value.detail.endswith(" and 1 more")
+    assert f"trial-1-leeway-{leases[0].hex} until" in caught.value.detail
 
 
 def test_in_the_grace_it_is_stopped_not_shelved_and_an_extension_brings_it_back(world: World) -> None:
