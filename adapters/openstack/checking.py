@@ -126,7 +126,7 @@ def _try_endpoint(session: Session, deadline: Deadline) -> tuple[Diagnosis, Answ
 def _keystone_version(body: bytes) -> str | None:
     try:
         version: Any = json.loads(body)["version"]["id"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return version if isinstance(version, str) and version.startswith("v3") else None
 

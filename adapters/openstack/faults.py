@@ -47,7 +47,7 @@ def read_fault(body: bytes) -> Fault | None:
     """
     try:
         document: Any = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):  # Recursion: a megabyte of brackets
         return None
     if (
         isinstance(document, dict)

@@ -178,5 +178,5 @@ def read_token(body: bytes, value: str | None, *, doing: str) -> Token:
             roles=tuple(str(role["name"]) for role in token.get("roles", ())),
             catalog=OpenStackServiceCatalog(token.get("catalog", []), auth_version="3.x_password"),  # type: ignore[no-untyped-call] # libcloud is typed in part
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise foreign(doing, "no token of Keystone v3") from error

@@ -142,6 +142,6 @@ def _projects(session: Session, answer: Answer, deadline: Deadline) -> list[_Pro
             _Project(str(one["name"]), str(one["domain_id"]), names.get(one["domain_id"], str(one["domain_id"])))
             for one in listed["projects"]
         ]
-    except (SiteError, ValueError, KeyError, TypeError):
+    except (SiteError, ValueError, KeyError, TypeError, RecursionError):
         return []
     return sorted(found, key=lambda project: (project.name, project.domain_id))

@@ -91,7 +91,7 @@ class Session:
         self._login = threading.Lock()
         self._token: Token | None = None
         self._roots: tuple[Token, dict[Service, str]] | None = None
-        self._denied: tuple[float, str, str | None] = (0.0, "", None)
+        self._denied: tuple[float, str, str | None, int | None] = (0.0, "", None, None)
 
     def for_project(self, project_id: str) -> Session:
         """The same login's conversation about another project: a token of its own, over the same connections."""
@@ -250,7 +250,7 @@ class Session:
         """Drop token and refusal, so that the next request logs in anew."""
         with self._login:
             self._token = None
-            self._denied = (0.0, "", None)
+            self._denied = (0.0, "", None, None)
 
     def ask_identity(
         self, method: str, path: str, deadline: Deadline, *, body: bytes | None = None, token: str | None = None
@@ -296,10 +296,8 @@ class Session:
             kinds = catalogue_types(service)
             url = next(filter(None, (token.endpoint(kind, self.site.region) for kind in kinds)), None)
             if url is None or urlsplit(url).scheme not in ("http", "https"):
-                raise SiteDenied(
-                    f"the catalogue has no {service} service in region {self.site.region or '(none named)'}",
-                    hint=f"Regions with machines: {', '.join(token.regions()) or 'none'}.",
-                )
+                text = f"reading the catalogue: there is no {service} service in region {self.site.region or '(none)'}"
+                raise SiteDenied(text, hint=f"Regions with machines: {', '.join(token.regions()) or 'none'}.")
             roots[service] = service_root(service, url, token.project_id)
         return roots[service]
 
@@ -312,9 +310,9 @@ class Session:
         try:
             token = self._token
             if token is None or token is instead_of or not token.is_good:
-                until, detail, hint = self._denied
+                until, detail, hint, status = self._denied
                 if time.monotonic() < until:
-                    raise SiteDenied(detail, hint=hint, http_status=401)
+                    raise SiteDenied(detail, hint=hint, http_status=status)
                 self._token = None
                 self._token = token = self._log_in(channel, deadline)
             return token
@@ -330,7 +328,7 @@ class Session:
         if answer.status != 201:
             error = login_error(answer, self.credential, doing)
             if isinstance(error, SiteDenied):
-                self._denied = (time.monotonic() + _DENIAL_SECONDS, error.detail, error.hint)
+                self._denied = (time.monotonic() + _DENIAL_SECONDS, error.detail, error.hint, error.http_status)
             raise error
         return read_token(answer.body, answer.headers.get("x-subject-token"), doing=doing)
 
@@ -350,8 +348,6 @@ def login_error(answer: Answer, credential: Credential, doing: str) -> SiteError
         # 404: Keystone knows the token no more. 403: it is another credential's, or may not be exchanged here.
         hint = "A token is good for some hours: give the site a new one, or better an application credential."
         return SiteDenied(error.detail, hint=hint, http_status=answer.status)
-    if isinstance(error, SiteDenied):
-        error.hint = "`leeway site check` tells what is wrong with the credential."
     return error
 
 
@@ -367,7 +363,7 @@ def json_object(body: bytes, doing: str) -> Document:
     """
     try:
         document = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # Recursion: a megabyte of brackets
         raise foreign(doing, "not JSON") from error
     if not isinstance(document, dict):
         raise foreign(doing, "not a JSON object")

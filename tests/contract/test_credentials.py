@@ -85,10 +85,13 @@ def test_a_credential_that_ends_before_it_is_used_is_denied_with_what_to_do(
     site: ContractSite, credential: OwnCredential, end: str
 ) -> None:
     getattr(credential, end)()
+    told: list[tuple[str, int | None]] = []
     for _ in range(2):  # the second is not sent: a site may lock who fails too often
         with pytest.raises(SiteDenied) as caught:
             site.adapter.listing(deadline=soon())
         assert "credential" in (caught.value.hint or "")
+        told.append((str(caught.value), caught.value.http_status))
+    assert told[0] == told[1]
 
 
 @pytest.mark.parametrize("end", ["revoke", "expire"])

@@ -301,7 +301,7 @@ def test_a_409_of_neutron_is_told_by_its_type(kind: str, meaning: type) -> None:
     assert type(error_for(409, {}, read_fault(body), doing="making")) is meaning
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", b"{", b"\xff\xfe"])
+@pytest.mark.parametrize("body", [b"", b"<html>", b"{", b"\xff\xfe", b"[" * 1_000_000, b'{"a":' * 1_000_000])
 def test_what_is_no_json_is_no_fault(body: bytes) -> None:
     assert read_fault(body) is None
 

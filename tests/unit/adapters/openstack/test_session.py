@@ -167,6 +167,7 @@ def test_a_refused_login_is_not_repeated_for_every_lease(cloud: Cloud, adapter: 
     "answer",
     [
         Reply(201, b"<html>"),
+        Reply(201, b"[" * 1_000_000),
         reply({"token": {}}, 201),
         reply({"other": 1}, 201),
         reply([], 201),
@@ -294,6 +295,13 @@ def test_a_full_bulkhead_is_busy_within_the_deadline(cloud: Cloud, open_it: Open
 def test_a_server_that_is_not_as_nova_writes_it_is_unknown(cloud: Cloud, adapter: OpenStack, document: Any) -> None:
     cloud.rest = lambda _: reply(document)
     with pytest.raises(SiteUnknown):
+        adapter.look(PartKind.SERVER, SERVER_ID, deadline=soon())
+
+
+@pytest.mark.parametrize("body", [b"", b"null", b"[]", b"{", b"\xff", b"[" * 1_000_000, b"1" * 10_000])
+def test_what_is_no_json_object_is_unknown(cloud: Cloud, adapter: OpenStack, body: bytes) -> None:
+    cloud.rest = lambda _: Reply(200, body)
+    with pytest.raises(SiteUnknown, match="not the API's"):
         adapter.look(PartKind.SERVER, SERVER_ID, deadline=soon())
 
 
