@@ -44,7 +44,8 @@ class Application:
         self._services = {
             prefix: (service, _router(cloud, service, table)) for prefix, (service, table) in modules.items()
         }
-        self._identity = (keystone.SERVICE, _router(cloud, keystone.SERVICE, keystone.TABLE))
+        table = keystone.TABLE if cloud.has_keystone else {}  # the one that a region shares listens elsewhere
+        self._identity = (keystone.SERVICE, _router(cloud, keystone.SERVICE, table))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]

@@ -220,34 +220,45 @@ def _token_document(call: Call, token: Token) -> dict[str, Any]:
 
 
 def catalog(call: Call, project: Project) -> list[dict[str, Any]]:
-    """Where the services are. Glance and Neutron are named without a version, as most sites do."""
+    """Where the services are, in each region. Glance and Neutron are named without a version, as most sites do."""
+    home = call.cloud.config
+    places = [(home, call.base_url), *((region.config, region.url) for region in call.cloud.identity.regions)]
     services = [
-        ("identity", "keystone", f"{call.base_url}/v3"),
-        ("compute", "nova", f"{call.base_url}/compute/v2.1"),
-        ("image", "glance", f"{call.base_url}/image"),
-        ("network", "neutron", f"{call.base_url}/network"),
+        ("identity", "keystone", [(config, f"{call.base_url}/v3") for config, _ in places]),
+        ("compute", "nova", [(config, f"{url}/compute/v2.1") for config, url in places]),
+        ("image", "glance", [(config, f"{url}/image") for config, url in places]),
+        ("network", "neutron", [(config, f"{url}/network") for config, url in places]),
+        (
+            "volumev3",
+            "cinderv3",
+            [(config, f"{url}/volume/v3/{project.id}") for config, url in places if config.has_volumes],
+        ),
     ]
-    if call.cloud.config.has_volumes:
-        services.append(("volumev3", "cinderv3", f"{call.base_url}/volume/v3/{project.id}"))
-    region = call.cloud.config.region
     return [
         {
-            "id": uuid.uuid5(uuid.NAMESPACE_URL, url).hex,
+            "id": uuid.uuid5(uuid.NAMESPACE_URL, f"{home.name} {kind}").hex,
             "type": kind,
             "name": name,
             "endpoints": [
-                {
-                    "id": uuid.uuid5(uuid.NAMESPACE_URL, f"{interface} {url}").hex,
-                    "interface": interface,
-                    "region": region,
-                    "region_id": region,
-                    "url": url,
-                }
-                for interface in ("public", "internal", "admin")
+                _endpoint(config.region, url, interface) for config, url in found for interface in _INTERFACES
             ],
         }
-        for kind, name, url in services
+        for kind, name, found in services
+        if found
     ]
+
+
+_INTERFACES = ("public", "internal", "admin")
+
+
+def _endpoint(region: str, url: str, interface: str) -> dict[str, str]:
+    return {
+        "id": uuid.uuid5(uuid.NAMESPACE_URL, f"{region} {interface} {url}").hex,
+        "interface": interface,
+        "region": region,
+        "region_id": region,
+        "url": url,
+    }
 
 
 def _subject(call: Call) -> Token:

@@ -17,6 +17,7 @@ from adapters.sandbox.app import CUT, Application
 from adapters.sandbox.config import CloudConfig
 from adapters.sandbox.faults import FaultBoard
 from adapters.sandbox.foreign import add_foreign_servers, add_foreigners
+from adapters.sandbox.identity import Identity, Region
 from adapters.sandbox.state import Clock, Cloud, utc_now
 from adapters.sandbox.truth import TruthLog
 
@@ -56,9 +57,15 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def new_cloud(config: CloudConfig, clock: Clock = utc_now) -> Cloud:
-    """The state of a cloud as configured, foreign things included."""
-    cloud = Cloud(config, clock)
+def new_cloud(config: CloudConfig, clock: Clock = utc_now, *, shared: Identity | None = None) -> Cloud:
+    """The state of a cloud as configured, foreign things included; with the Keystone that it shares, if any.
+
+    Raises:
+        ConfigError: it cannot be a region of that Keystone.
+    """
+    if shared is not None:
+        shared.admit(config)
+    cloud = Cloud(config, clock, shared=shared)
     add_foreigners(cloud, clock())
     return cloud
 
@@ -99,11 +106,18 @@ def new_server(cloud: Cloud) -> uvicorn.Server:
 
 
 class SandboxCloud:
-    """A running cloud. Faults and the log may be used from any thread while it answers."""
+    """A running cloud. Faults and the log may be used from any thread while it answers.
 
-    def __init__(self, config: CloudConfig, *, port: int = 0, clock: Clock = utc_now) -> None:
+    With `home` it is another region of that cloud: the Keystone there names it, and its tokens are good here. Then it
+    has no Keystone of its own; quotas are limits of each region, which `home` sets for all.
+    """
+
+    def __init__(
+        self, config: CloudConfig, *, port: int = 0, clock: Clock = utc_now, home: "SandboxCloud | None" = None
+    ) -> None:
         self.config = config
-        self.cloud = new_cloud(config, clock)
+        self.home = home or self
+        self.cloud: Cloud = new_cloud(config, clock, shared=None if home is None else home.cloud.identity)
         listener = listen(port)
         self.port: int = listener.getsockname()[1]
         self._server = new_server(self.cloud)
@@ -117,6 +131,8 @@ class SandboxCloud:
                 self.close()
                 raise RuntimeError(f"the sandbox cloud {config.name} did not start; see the log of uvicorn.error")
             time.sleep(0.002)
+        if home is not None:
+            self.cloud.identity.regions.append(Region(config, self.url))
 
     @property
     def url(self) -> str:
@@ -125,7 +141,7 @@ class SandboxCloud:
     @property
     def auth_url(self) -> str:
         """Keystone's address, with version, as sites publish it."""
-        return f"{self.url}/v3"
+        return f"{self.home.url}/v3"
 
     @property
     def control_url(self) -> str:
@@ -179,13 +195,16 @@ class SandboxCloud:
         self.close()
 
 
-def running(config: CloudConfig, *, port: int = 0, clock: Clock = utc_now) -> SandboxCloud:
-    """Start a cloud in a thread. As a context manager it stops at the end of the block.
+def running(
+    config: CloudConfig, *, port: int = 0, clock: Clock = utc_now, home: SandboxCloud | None = None
+) -> SandboxCloud:
+    """Start a cloud in a thread, or another region of one. As a context manager it stops at the end of the block.
 
     Raises:
         OSError: the port is taken.
+        ConfigError: it cannot be a region of `home`.
     """
-    return SandboxCloud(config, port=port, clock=clock)
+    return SandboxCloud(config, port=port, clock=clock, home=home)
 
 
 def serve(cloud: Cloud, listener: socket.socket) -> None:

@@ -16,8 +16,6 @@ from typing import Any, Protocol, TypeVar
 
 from adapters.sandbox.config import CloudConfig
 from adapters.sandbox.entities import (
-    BOTH,
-    READER,
     AppCredential,
     ClientToken,
     Flavor,
@@ -37,6 +35,7 @@ from adapters.sandbox.entities import (
     User,
 )
 from adapters.sandbox.faults import FaultBoard
+from adapters.sandbox.identity import Identity, hex_id
 from adapters.sandbox.truth import Entry, TruthLog
 from adapters.sandbox.volume_entities import Volume, VolumeSnapshot
 
@@ -62,38 +61,39 @@ def utc_now() -> datetime:
 class Cloud:
     """Everything one cloud knows."""
 
-    def __init__(self, config: CloudConfig, clock: Clock = utc_now) -> None:
+    def __init__(self, config: CloudConfig, clock: Clock = utc_now, *, shared: Identity | None = None) -> None:
+        """With the Keystone that it shares, or one of its own."""
         self.config = config
+        self.has_keystone = shared is None
+        self.identity = Identity(config) if shared is None else shared
         self.clock = clock
         self.lock = threading.RLock()
         self.faults = FaultBoard(config.faults, seed=config.seed)
         self.log = TruthLog(self.catch_up)
         self._fill()
 
+    @property
+    def projects(self) -> dict[str, Project]:
+        return self.identity.projects
+
+    @property
+    def users(self) -> dict[str, User]:
+        return self.identity.users
+
+    @property
+    def tokens(self) -> dict[str, Token]:
+        return self.identity.tokens
+
+    @property
+    def app_credentials(self) -> dict[str, AppCredential]:
+        return self.identity.app_credentials
+
     def _fill(self) -> None:
         """Everything as configured, nothing made yet."""
         config, now = self.config, self.clock()
+        ids = {project.name: project.id for project in self.projects.values()}
         self._agenda: list[tuple[datetime, int, Action]] = []
         self._serials = itertools.count(1)
-        self.projects = {
-            item.id: item
-            for item in (Project(self._hex_id("project", p.name), p.name, p.quota) for p in config.projects)
-        }
-        ids = {project.name: project.id for project in self.projects.values()}
-        self.users = {
-            item.id: item
-            for item in (
-                User(
-                    self._hex_id("user", u.name),
-                    u.name,
-                    u.password,
-                    {ids[name]: BOTH for name in u.projects} | {ids[name]: (READER,) for name in u.reader_of},
-                )
-                for u in config.users
-            )
-        }
-        self.tokens: dict[str, Token] = {}
-        self.app_credentials: dict[str, AppCredential] = {}
         flavors = (Flavor(config.identifier("flavor", f.name), f) for f in config.flavors)
         self.flavors = {flavor.id: flavor for flavor in sorted(flavors, key=lambda flavor: flavor.id)}
         self.images = {
@@ -121,13 +121,9 @@ class Cloud:
         for project in self.projects.values():
             self._add_default_group(project, now)
 
-    def _hex_id(self, noun: str, name: str) -> str:
-        """Keystone's ids have no dashes."""
-        return self.config.identifier(noun, name).replace("-", "")
-
     def _add_network(self, name: str, cidr: str, project_id: str | None, *, external: bool) -> None:
         now = self.clock()
-        owner = project_id or self._hex_id("project", "admin")
+        owner = project_id or hex_id(self.config, "project", "admin")
         network = Network(
             id=self.config.identifier("network", name),
             name=name,
@@ -180,13 +176,11 @@ class Cloud:
     def reset(self, *, keep_identity: bool = False) -> None:
         """Back to the configuration: nothing made, an empty log; `keep_identity` leaves tokens valid."""
         with self.lock:
-            tokens, credentials = self.tokens, self.app_credentials
+            if self.has_keystone:
+                self.identity.reset(keep_logins=keep_identity)
             self.faults.reset()
             self.log.clear()
             self._fill()
-            if keep_identity:
-                self.tokens = tokens
-                self.app_credentials = credentials
 
     def serial(self) -> int:
         """Rises with every call: the order in which things were made."""

@@ -317,7 +317,7 @@ def add_credential(cloud: SandboxCloud) -> None:
             user_id=next(user.id for user in cloud.cloud.users.values() if user.name == "alice"),
             project_id=next(project.id for project in cloud.cloud.projects.values() if project.name == "leeway"),
             description=None,
-            roles=("reader",),
+            roles=("member", "reader"),
             unrestricted=False,
             expires_at=None,
         )
