@@ -67,9 +67,16 @@ class Commands:
 
 
 @pytest.fixture
-def leeway(tmp_path: Path) -> Iterator[Commands]:
+def settings() -> dict[str, str]:
+    """What else the server is told by its environment; for modules to override."""
+    return {}
+
+
+@pytest.fixture
+def leeway(tmp_path: Path, settings: dict[str, str]) -> Iterator[Commands]:
     """A server of its own, and its commands; stopped by Ctrl-C."""
     commands = Commands(tmp_path)
+    commands.environment |= settings
     with (tmp_path / "serve.log").open("w") as log:
         server = subprocess.Popen(
             [sys.executable, "-m", "web.cli.main", "serve"], env=commands.environment, stdout=log, stderr=log
