@@ -39,6 +39,10 @@ def read_offers(session: Session, deadline: Deadline) -> list[RemoteOffer]:
     return offers
 
 
+# `trait:HW_CPU_X86_AVX512F`, or of one group of resources: `trait1:...`, `trait_GPU:...`.
+_TRAIT = re.compile(r"trait\w*:(?P<name>\w+)\Z")
+
+
 def _if_enabled(flavor: Document) -> Document | None:
     return None if flavor.get("OS-FLV-DISABLED:disabled") is True else flavor
 
@@ -50,7 +54,8 @@ def read_offer(flavor: Document, specs: dict[str, str], doing: str) -> RemoteOff
         SiteUnknown: a size is missing or no whole number.
     """
     gpus, model = read_gpus(specs)
-    traits = tuple(sorted(key[len("trait:") :] for key, value in specs.items() if _is_required_trait(key, value)))
+    required = (_TRAIT.match(key) for key, value in specs.items() if value == "required")
+    traits = tuple(sorted({found["name"] for found in required if found}))
     return RemoteOffer(
         remote_id=flavor["id"],
         name=str(flavor.get("name") or flavor["id"]),
@@ -64,10 +69,6 @@ def read_offer(flavor: Document, specs: dict[str, str], doing: str) -> RemoteOff
     )
 
 
-def _is_required_trait(key: str, value: str) -> bool:
-    return key.startswith("trait:") and value == "required"
-
-
 def _size(flavor: Document, key: str, doing: str) -> int:
     size = flavor.get(key)
     if not isinstance(size, int) or isinstance(size, bool) or size < 0:
@@ -78,7 +79,7 @@ def _size(flavor: Document, key: str, doing: str) -> int:
 # Placement: resources:CUSTOM_GPU_A100=1, resources2:VGPU=1. PCI: pci_passthrough:alias=a100:2,nic:1.
 _RESOURCE = re.compile(r"resources\w*:(?:VGPU|PGPU|CUSTOM_[PV]?GPU(?:_(?P<model>\w+))?)\Z")
 _GPU_ALIAS = re.compile(r"gpu|nvidia|amd|instinct|tesla|rtx|(?:^|[^a-z])(?:[abhlptv]\d{1,3}|k80|mi\d+)", re.IGNORECASE)
-_GPU_TRAIT = re.compile(r"trait:CUSTOM_(?:\w+_)?GPU_(?P<model>\w+)\Z")
+_GPU_TRAIT = re.compile(r"trait\w*:CUSTOM_(?:\w+_)?GPU_(?P<model>\w+)\Z")
 
 
 def read_gpus(specs: dict[str, str]) -> tuple[int, str | None]:

@@ -7,7 +7,18 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from broker.errors import SiteError, SiteUnknown
-from broker.ports import CloudAdapter, Endings, Increments, Powers, Rebuilds, Resizes, Shelves, Suspends, Usages
+from broker.ports import (
+    CloudAdapter,
+    Endings,
+    Increments,
+    Powers,
+    Rebuilds,
+    Resizes,
+    Shelves,
+    Suspends,
+    Usages,
+    Volumes,
+)
 from broker.remote import Capability, MachineState, PartKind, RemoteMachine
 from tests.contract.sites import PAGE, ContractSite, Occasion, Trouble, new_tags, soon
 
@@ -62,6 +73,7 @@ def test_what_is_claimed_is_implemented(adapter: CloudAdapter) -> None:
     assert isinstance(adapter, Resizes) == (Capability.RESIZE in adapter.capabilities)
     assert isinstance(adapter, Rebuilds) == (Capability.REBUILD in adapter.capabilities)
     assert isinstance(adapter, Usages) == (Capability.USAGE in adapter.capabilities)
+    assert isinstance(adapter, Volumes) == (Capability.VOLUMES in adapter.capabilities)
 
 
 @pytest.fixture

@@ -171,6 +171,35 @@ def test_what_a_project_may_use(connect: Connect) -> None:
     assert [zone.name for zone in connection.compute.availability_zones()] == ["nova"]
 
 
+def test_servers_boot_from_volumes_and_keep_apart(connect: Connect) -> None:
+    connection = connect()
+    compute: Any = connection.compute
+    storage: Any = connection.block_storage
+    group = compute.create_server_group(name="apart", policy="anti-affinity")
+    data = storage.wait_for_status(storage.create_volume(name="data", size=2), "available", interval=POLL_SECONDS)
+    image = connection.image.find_image("Debian 12", ignore_missing=False)
+    root = {"boot_index": 0, "uuid": image.id, "source_type": "image", "destination_type": "volume"}
+    second = {"boot_index": -1, "uuid": data.id, "source_type": "volume", "destination_type": "volume"}
+    server = compute.create_server(
+        name="from-volume",
+        flavor_id=compute.find_flavor("std.2c4g", ignore_missing=False).id,
+        networks=[{"uuid": connection.network.find_network("climate-net", ignore_missing=False).id}],
+        block_device_mapping=[root | {"volume_size": 8, "delete_on_termination": True}, second],
+        scheduler_hints={"group": group.id},
+    )
+    compute.wait_for_server(server, interval=POLL_SECONDS)
+    assert compute.get_server_group(group).member_ids == [server.id]
+    attached = [one.volume_id for one in compute.volume_attachments(server)]
+    (of_nova,) = [storage.get_volume(volume) for volume in attached if volume != data.id]
+    assert of_nova.is_bootable
+    compute.delete_server(server)
+    compute.wait_for_delete(server, interval=POLL_SECONDS)
+    storage.wait_for_delete(of_nova, interval=POLL_SECONDS)
+    assert [volume.id for volume in storage.volumes()] == [data.id]
+    compute.delete_server_group(group)
+    assert list(compute.server_groups()) == []
+
+
 def test_security_groups_and_tags(connect: Connect) -> None:
     network = connect().network
     group = network.create_security_group(name="ssh")

@@ -33,6 +33,7 @@ FLAVOR = {"id": "f1", "name": "gpu.8c", "vcpus": 8, "ram": 65536, "disk": 120}
         ({"resources:CUSTOM_GPU_A100": "2"}, 2, "A100"),
         ({"resources:CUSTOM_PGPU_NVIDIA_H100": "1"}, 1, "H100"),
         ({"resources1:VGPU": "1", "trait:CUSTOM_GPU_NVIDIA_T4": "required"}, 1, "T4"),
+        ({"resources1:VGPU": "1", "trait1:CUSTOM_GPU_NVIDIA_T4": "required"}, 1, "T4"),
         ({"resources:VGPU": "1"}, 1, None),
         ({"resources:CUSTOM_BAREMETAL": "1"}, 0, None),
         ({"pci_passthrough:alias": "a100:2"}, 2, "A100"),
@@ -76,10 +77,14 @@ def test_the_architecture_is_none_unless_the_flavor_says_it(specs: dict[str, str
 
 
 def test_an_offer_has_its_sizes_and_required_traits() -> None:
-    specs = {"trait:HW_CPU_X86_AVX512F": "required", "trait:COMPUTE_STATUS": "forbidden"}
+    specs = {
+        "trait:HW_CPU_X86_AVX512F": "required",
+        "trait1:CUSTOM_GPU_NVIDIA_T4": "required",
+        "trait:COMPUTE_STATUS": "forbidden",
+    }
     offer = read_offer(FLAVOR, specs, "reading")
     assert (offer.cores, offer.memory_mib, offer.disk_gib, offer.gpus) == (8, 65536, 120, 0)
-    assert offer.traits == ("HW_CPU_X86_AVX512F",)
+    assert offer.traits == ("CUSTOM_GPU_NVIDIA_T4", "HW_CPU_X86_AVX512F")
 
 
 @pytest.mark.parametrize("wrong", [None, "8", -1, True, 1.5])
