@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import Any
 
 import openstack
@@ -147,6 +148,34 @@ def test_a_full_life_cycle(connect: Connect, sdk_cloud: SandboxCloud, credential
     events = [entry.event for entry in sdk_cloud.log.entries(kind="server")]
     life = ["created", "active", "stopped", "active", "shelved", "offloaded", "active", "deleting", "deleted"]
     assert events == life
+
+
+def test_what_is_done_to_a_server_and_counted_of_it(connect: Connect, sdk_cloud: SandboxCloud) -> None:
+    connection: Any = connect()
+    compute = connection.compute
+    (identifier,) = sdk_cloud.add_foreign_servers(1)
+    server = compute.get_server(identifier)
+    larger = next(flavor for flavor in compute.flavors() if flavor.name != server.flavor.name)
+    image = next(image for image in connection.image.images() if image.id != server.image.id)
+    for act, status in (
+        (compute.suspend_server, "SUSPENDED"),
+        (compute.resume_server, "ACTIVE"),
+        (compute.pause_server, "PAUSED"),
+        (compute.unpause_server, "ACTIVE"),
+        (lambda server: compute.resize_server(server, larger), "VERIFY_RESIZE"),
+        (compute.revert_server_resize, "ACTIVE"),
+        (lambda server: compute.resize_server(server, larger), "VERIFY_RESIZE"),
+        (compute.confirm_server_resize, "ACTIVE"),
+        (lambda server: compute.rebuild_server(server, image=image), "ACTIVE"),
+    ):
+        act(server)
+        server = compute.wait_for_server(server, status=status, interval=POLL_SECONDS)
+    assert (server.flavor.name, server.image.id) == (larger.name, image.id)
+    done = [action.action for action in compute.server_actions(server)]
+    back = ["resume", "suspend"]
+    assert done == ["rebuild", "confirmResize", "resize", "revertResize", "resize", "unpause", "pause", *back]
+    usage = compute.get_usage(connection.current_project_id, start=datetime(2026, 1, 1))  # noqa: DTZ001 - Nova's are without zones
+    assert [row.instance_id for row in usage.server_usages] == [identifier]
 
 
 def test_lists_are_followed_to_their_end(connect: Connect, sdk_cloud: SandboxCloud) -> None:
