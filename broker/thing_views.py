@@ -1,4 +1,4 @@
-"""What exists at a site, as people are shown it: things one by one, and sums by kind and by owner with their price."""
+"""What exists at a site, as people are shown it: things one by one, and sums with their price."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ from broker.worth import PriceList
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which things of a site are wanted; None: whichever. `owner` is the site's id of a user."""
+    """Which things of a site are wanted; None: whichever. `owner` and `project` are the site's ids."""
 
     kind: ThingKind | None = None
     owner: str | None = None
+    project: str | None = None
     idle: bool = False
 
 
@@ -40,6 +41,7 @@ class ThingView:
     remote_id: str
     name: str
     owner: str | None
+    project: str | None
     size_gib: Decimal | None
     instance_type: str | None
     state: MachineState | None
@@ -79,19 +81,20 @@ class Sums:
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """All that is at a site, by kind and by owner (None: the site does not say), as of `listed_at`."""
+    """All that is at a site, by kind, owner and project of its own (None: it does not say), as of `listed_at`."""
 
     site: str
     listed_at: datetime | None
     total: Sums = field(default_factory=Sums)
     kinds: dict[ThingKind, Sums] = field(default_factory=dict)
     owners: dict[str | None, Sums] = field(default_factory=dict)
+    projects: dict[str | None, Sums] = field(default_factory=dict)
 
 
 def inventory(session: Session, site: Site, *, now: datetime) -> Inventory:
     """The sums of a site, by the prices in force at `now`. Alike things are counted by the database."""
     prices = price_list(session, site, now=now)
-    alike = (Thing.kind, Thing.owner, Thing.state, Thing.instance_type, Thing.size_gib)
+    alike = (Thing.kind, Thing.owner, Thing.project, Thing.state, Thing.instance_type, Thing.size_gib)
     found = Inventory(site.name, site.listed_at)
     rows = session.execute(
         select(*alike, func.count(), func.sum(case((is_idle(), 1), else_=0)))
@@ -100,9 +103,14 @@ def inventory(session: Session, site: Site, *, now: datetime) -> Inventory:
         .execution_options(yield_per=1000)
     )
     with exact():
-        for kind, owner, state, instance_type, size_gib, count, idle in rows:
+        for kind, owner, project, state, instance_type, size_gib, count, idle in rows:
             per_hour = prices.hourly(kind, state=state, instance_type=instance_type, size_gib=size_gib)
-            sums = (found.total, found.kinds.setdefault(kind, Sums()), found.owners.setdefault(owner, Sums()))
+            sums = (
+                found.total,
+                found.kinds.setdefault(kind, Sums()),
+                found.owners.setdefault(owner, Sums()),
+                found.projects.setdefault(project, Sums()),
+            )
             for one in sums:
                 one.add(count, idle=idle, size_gib=size_gib, per_hour=per_hour)
     return found
@@ -115,6 +123,8 @@ def list_things(session: Session, site: Site, wanted: Wanted, page: Page, *, now
         statement = statement.where(Thing.kind == wanted.kind)
     if wanted.owner is not None:
         statement = statement.where(Thing.owner == wanted.owner)
+    if wanted.project is not None:
+        statement = statement.where(Thing.project == wanted.project)
     if wanted.idle:
         statement = statement.where(is_idle())
     things = [row[0] for row in rows_of(session, statement, Thing.id, page)]
@@ -135,6 +145,7 @@ def _views(things: Iterable[Thing], site: Site, prices: PriceList) -> Sequence[T
             remote_id=thing.remote_id,
             name=thing.name,
             owner=thing.owner,
+            project=thing.project,
             size_gib=thing.size_gib,
             instance_type=prices.sku(thing.instance_type) or thing.instance_type,
             state=thing.state,

@@ -34,6 +34,12 @@ def test_an_observed_site_shows_what_is_there_and_what_it_costs(federation: Fede
     assert servers["per_hour"]["commodity"] == "EUR"
     assert sum(owner["count"] for owner in found["owners"]) == found["total"]["count"]
     assert [finding["kind"] for finding in get(federation, "/findings")["items"]] == []
+    (project,) = found["projects"]
+    assert project["count"] == found["total"]["count"]
+    there = get(federation, "/sites/aurora/things", kind="server", project_id=project["project"])
+    assert {thing["project"] for thing in there["items"]} == {project["project"]}
+    assert len(there["items"]) == 5
+    assert get(federation, "/sites/aurora/things", project_id="elsewhere")["items"] == []
     things = get(federation, "/sites/aurora/things", kind="server", limit=3)
     assert len(things["items"]) == 3
     rest = get(federation, "/sites/aurora/things", kind="server", limit=3, cursor=things["next"])

@@ -44,14 +44,21 @@ class OfOwner(Sum):
     owner: str | None
 
 
+class OfProject(Sum):
+    """`project` is the site's id of one of its own projects; null where it does not say."""
+
+    project: str | None
+
+
 class Inventory(Shown):
-    """All that the last complete listing of a site showed. `owners`: those with most things first."""
+    """All that the last complete listing of a site showed. `owners` and `projects`: those with most things first."""
 
     site: str
     listed_at: datetime | None
     total: Sum
     kinds: list[OfKind]
     owners: list[OfOwner]
+    projects: list[OfProject]
 
     @classmethod
     def of(cls, found: View) -> Self:
@@ -60,13 +67,16 @@ class Inventory(Shown):
         def shown(sums: Sums, **more: object) -> dict[str, object]:
             return {name: getattr(sums, name) for name in Sum.model_fields} | more
 
-        by_count = sorted(found.owners.items(), key=lambda item: (-item[1].count, item[0] or ""))
+        def by_count(sums: dict[str | None, Sums]) -> list[tuple[str | None, Sums]]:
+            return sorted(sums.items(), key=lambda item: (-item[1].count, item[0] or ""))
+
         return cls(
             site=found.site,
             listed_at=found.listed_at,
             total=Sum.model_validate(found.total),
             kinds=[OfKind.model_validate(shown(found.kinds[kind], kind=kind)) for kind in sorted(found.kinds)],
-            owners=[OfOwner.model_validate(shown(sums, owner=owner)) for owner, sums in by_count],
+            owners=[OfOwner.model_validate(shown(sums, owner=owner)) for owner, sums in by_count(found.owners)],
+            projects=[OfProject.model_validate(shown(sums, project=one)) for one, sums in by_count(found.projects)],
         )
 
 
@@ -79,6 +89,7 @@ class Thing(Shown):
     remote_id: str
     name: str
     owner: str | None
+    project: str | None
     size_gib: Number | None
     instance_type: str | None
     state: MachineState | None
@@ -99,19 +110,20 @@ class ThingQuery(PageQuery):
 
     kind: ThingKind | None = Field(None, description="Only of this kind.")
     owner: str | None = Field(None, max_length=255, description="Only this user's, by the site's id.")
+    project_id: str | None = Field(None, max_length=255, description="Only of this project of the site's, by its id.")
     idle: bool = Field(default=False, description="Only what is stopped, or attached to nothing.")
 
 
 @router.get("/{name}/inventory", operation_id="show_inventory")
 def get_inventory(name: str, session: Transaction) -> Inventory:
-    """What is at a site, by kind and by owner, with what it costs per hour by the provider's rate card."""
+    """What is at a site, by kind, owner and the site's projects, with what it costs per hour by the rate card."""
     return Inventory.of(inventory(session, site_named(session, name), now=database_now(session)))
 
 
 @router.get("/{name}/things", operation_id="list_things")
 def get_things(name: str, session: Transaction, query: Annotated[ThingQuery, Query()]) -> Items[Thing]:
     """The things at a site, those that were first seen last first."""
-    wanted = Wanted(query.kind, query.owner, query.idle)
+    wanted = Wanted(query.kind, query.owner, query.project_id, query.idle)
     site = site_named(session, name)
     found = list_things(session, site, wanted, query.page(), now=database_now(session))
     return Items[Thing].of([Thing.model_validate(thing) for thing in found.items], found.next)

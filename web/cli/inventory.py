@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -19,6 +19,7 @@ Examples:
   leeway inventory aurora
   leeway inventory aurora --kind volume --idle
   leeway inventory --owner 4f1c... --json
+  leeway inventory aurora --project-id 6483...
 """
 _KINDS: Final = ("server", "volume", "address", "snapshot", "volume_snapshot")
 
@@ -27,18 +28,18 @@ _KINDS: Final = ("server", "volume", "address", "snapshot", "volume_snapshot")
 @click.argument("site", required=False)
 @click.option("--kind", type=click.Choice(_KINDS), help="List the things of this kind.")
 @click.option("--owner", metavar="USER", help="List what this user has, by the site's id.")
+@click.option("--project-id", metavar="PROJECT", help="List what is in this project of the site's, by its id there.")
 @click.option("--idle", is_flag=True, help="List what is stopped, or attached to nothing.")
 @json_option
-def command(*, site: str | None, kind: str | None, owner: str | None, idle: bool, as_json: bool) -> None:
+def command(site: str | None, *, as_json: bool, **wanted: Any) -> None:
     """Show what is at SITE, or at every site, and what it costs per hour by the rate cards, whoever made it.
 
-    Without an option: sums by kind and by owner, and the quota. With one: the things themselves.
+    Without an option: sums by kind, by owner and by project, and the quota. With one: the things themselves.
     """
     now = datetime.now(UTC)
     with connect() as client:
-        if kind or owner or idle:
-            names = _names(client, site)
-            things = [thing for name in names for thing in client.things(name, kind=kind, owner=owner, idle=idle)]
+        if any(wanted.values()):
+            things = [thing for name in _names(client, site) for thing in client.things(name, **wanted)]
             if as_json:
                 print_json(things)
             else:

@@ -1,4 +1,4 @@
-"""What is at sites as people read it: sums by kind and by owner, quota, and the things one by one."""
+"""What is at sites as people read it: sums by kind, owner and project, quota, and the things one by one."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from rich.text import Text
 from web.cli import output
 from web.client.shapes import Inventory, Quota, Sum, Thing
 
-# Who has less than the first so many is added up.
-_OWNERS: Final = 15
+# Owners and projects shown; the others are counted.
+_MOST: Final = 15
 _NUMBERS: Final = ("number", "idle", "GiB", "per hour", "without price", "limit", "used", "free")
 _MEMORY: Final = ("ram_mib", "memory_mib")
 
@@ -31,14 +31,19 @@ def show_all(found: Sequence[Inventory], *, now: datetime, console: Console | No
 
 
 def show_one(found: Inventory, quota: Sequence[Quota], *, now: datetime, console: Console | None = None) -> None:
-    """One site: by kind, by owner, and what the quota leaves."""
+    """One site: by kind, by owner, by project where there are several, and what the quota leaves."""
     console = console or output.screen()
     listed = output.when(found["listed_at"], now=now)
     console.print(Text.assemble((output.clean(found["site"]), "bold"), f"  listed {listed}"))
     show_kinds(found, console=console)
-    if found["owners"]:
+    owners = [(one["owner"], one) for one in found["owners"]]
+    projects = [(one["project"], one) for one in found["projects"]]
+    if owners:
         console.print()
-        _show_owners(found, console)
+        _show_most("owner", owners, console)
+    if len(projects) > 1:
+        console.print()
+        _show_most("project", projects, console)
     console.print()
     show_quota(quota, console=console)
 
@@ -51,11 +56,13 @@ def show_kinds(found: Inventory, *, console: Console | None = None) -> None:
     output.show_columns({"what": names} | _columns(sums), right=_NUMBERS, empty=empty, console=console, indent=2)
 
 
-def _show_owners(found: Inventory, console: Console) -> None:
-    owners = found["owners"][:_OWNERS]
-    names = [one["owner"] or "not said" for one in owners]
-    output.show_columns({"owner": names} | _columns(owners), right=_NUMBERS, console=console, indent=2)
-    if left := len(found["owners"]) - len(owners):
+def _show_most(title: str, sums: Sequence[tuple[str | None, Sum]], console: Console) -> None:
+    """The first so many, which have most, each with its name."""
+    first = sums[:_MOST]
+    names = [name or "not said" for name, _ in first]
+    columns = {title: names} | _columns([one for _, one in first])
+    output.show_columns(columns, right=_NUMBERS, console=console, indent=2)
+    if left := len(sums) - len(first):
         output.say(f"  and {left} more; `--json` has all.", console=console)
 
 
@@ -101,13 +108,16 @@ def show_things(things: Sequence[Thing], *, now: datetime, console: Console | No
         "kind": [_words(thing["kind"]) for thing in things],
         "name": [thing["name"] or thing["remote_id"] for thing in things],
         "owner": [thing["owner"] or "not said" for thing in things],
+        "project": [thing["project"] or "not said" for thing in things],
         "type or GiB": [thing["instance_type"] or _gib(thing["size_gib"]) for thing in things],
         "status": [thing["status"] for thing in things],
         "attached to": [thing["attached_to"] or "" for thing in things],
         "made": [output.when(thing["created_at"], now=now) if thing["created_at"] else "" for thing in things],
         "per hour": output.column([thing["per_hour"] for thing in things]),
     }
-    spare = ("attached to", "made", "owner", "site")
+    if len({(thing["site"], thing["project"]) for thing in things}) <= len({thing["site"] for thing in things}):
+        del columns["project"]
+    spare = ("attached to", "made", "project", "owner", "site")
     output.show_columns(columns, right=_NUMBERS, spare=spare, empty="There is no such thing.", console=console)
 
 

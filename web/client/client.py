@@ -195,10 +195,16 @@ class Client:
         return cast("Inventory", self.get(f"/sites/{_step(name)}/inventory"))
 
     def things(
-        self, name: str, *, kind: str | None = None, owner: str | None = None, idle: bool = False
+        self,
+        name: str,
+        *,
+        kind: str | None = None,
+        owner: str | None = None,
+        project_id: str | None = None,
+        idle: bool = False,
     ) -> list[Thing]:
-        """What is at a site, one by one."""
-        wanted = {"kind": kind, "owner": owner, "idle": "true" if idle else None}
+        """What is at a site, one by one. `owner` and `project_id` are the site's ids."""
+        wanted = {"kind": kind, "owner": owner, "project_id": project_id, "idle": "true" if idle else None}
         return list(cast("Iterator[Thing]", self.each(f"/sites/{_step(name)}/things", **wanted)))
 
     def adopt(self, site: str, things: Sequence[str], *, project: str, until: datetime | None = None) -> list[Workload]:

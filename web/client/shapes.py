@@ -381,12 +381,17 @@ class OfOwner(Sum):
     owner: str | None
 
 
+class OfProject(Sum):
+    project: str | None
+
+
 class Inventory(TypedDict):
     site: str
     listed_at: str | None
     total: Sum
     kinds: list[OfKind]
     owners: list[OfOwner]
+    projects: list[OfProject]
 
 
 class Thing(TypedDict):
@@ -396,6 +401,7 @@ class Thing(TypedDict):
     remote_id: str
     name: str
     owner: str | None
+    project: str | None
     size_gib: str | None
     instance_type: str | None
     state: str | None

@@ -240,9 +240,10 @@ def test_findings_are_summed_by_kind_and_site_and_the_dearest_come_first(observe
     assert found.first[1].per_day == Amount.of(Decimal(48), "EUR")
 
 
-def test_an_inventory_sums_by_kind_and_owner_and_counts_what_has_no_price(observed: Observed) -> None:
+def test_an_inventory_sums_by_kind_owner_and_project_and_counts_what_has_no_price(observed: Observed) -> None:
     seen = [observed.machine(str(number), MachineState.RUNNING) for number in range(3)]
-    seen += [observed.machine("off"), observed.machine("odd", instance_type="no-longer-sold", owner="bob")]
+    odd = observed.machine("odd", instance_type="no-longer-sold", owner="bob", project="p2")
+    seen += [observed.machine("off", project="p2"), odd]
     observed.shows(*seen, VOLUME, replace(ADDRESS, attached_to="0"), at=START)
     with observed.world.sessions() as session:
         found = inventory(session, session.get_one(Site, observed.site_id), now=START)
@@ -254,12 +255,14 @@ def test_an_inventory_sums_by_kind_and_owner_and_counts_what_has_no_price(observ
     assert found.owners["alice"].per_hour == Amount.of(Decimal("0.16"), "EUR")
     assert (found.owners["bob"].per_hour, found.owners["bob"].unknown) == (None, 1)
     assert found.owners[None].count == 2
+    assert {project: sums.count for project, sums in found.projects.items()} == {None: 5, "p2": 2}
+    assert (found.projects["p2"].per_hour, found.projects["p2"].unknown) == (Amount.of(Decimal("0.04"), "EUR"), 1)
     assert (found.total.count, found.total.per_hour) == (7, Amount.of(Decimal("0.184"), "EUR"))
 
 
 def test_things_are_listed_by_page_and_filter(observed: Observed) -> None:
     seen = [observed.machine(str(number), MachineState.RUNNING) for number in range(3)]
-    observed.shows(*seen, observed.machine("off", owner="bob"), VOLUME, ADDRESS, at=START)
+    observed.shows(*seen, observed.machine("off", owner="bob", project="p2"), VOLUME, ADDRESS, at=START)
     with observed.world.sessions() as session:
         site = session.get_one(Site, observed.site_id)
 
@@ -268,7 +271,8 @@ def test_things_are_listed_by_page_and_filter(observed: Observed) -> None:
             return sorted(one.remote_id for one in found.items)
 
         assert ids(kind=ThingKind.SERVER) == ["0", "1", "2", "off"]
-        assert ids(owner="bob") == ["off"]
+        assert ids(owner="bob") == ids(project="p2") == ["off"]
+        assert ids(project="elsewhere") == []
         assert ids(idle=True) == ["address", "off", "volume"]
         assert ids(kind=ThingKind.SERVER, idle=True, owner="alice") == []
         first = list_things(session, site, Wanted(), Page(4), now=START)
@@ -276,4 +280,5 @@ def test_things_are_listed_by_page_and_filter(observed: Observed) -> None:
         rest = list_things(session, site, Wanted(), Page(4, first.next), now=START)
         assert (len(first.items), len(rest.items), rest.next) == (4, 2, None)
         (off,) = list_things(session, site, Wanted(owner="bob"), Page(), now=START).items
+        assert off.project == "p2"
         assert (off.instance_type, off.per_hour) == ("a1.small", Amount.of(Decimal("0.04"), "EUR"))

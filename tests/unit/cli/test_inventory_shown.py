@@ -34,6 +34,11 @@ def test_a_site_shows_its_things_by_kind_and_owner_and_its_quota(leeway: Leeway)
     assert "640 GiB" in shown
     assert "aurora  machine" in leeway.ok("inventory")
     assert "There is no such thing." in leeway.ok("inventory", "aurora", "--owner", "nobody")
+    assert "There is no such thing." in leeway.ok("inventory", "aurora", "--project-id", "elsewhere")
+    (project,) = {one["project"] for one in found["projects"]}
+    assert project not in shown, "one alone says nothing"
+    in_it = leeway.json("inventory", "aurora", "--project-id", project)
+    assert len(in_it) >= found["total"]["count"]
     listed = leeway.ok("inventory", "--kind", "server")
     assert "a1." in listed
     assert "EUR" in listed
@@ -69,6 +74,7 @@ def test_what_has_no_price_is_counted_beside_the_sum() -> None:
         "total": sums(8, "0.5", 3),
         "kinds": [{**sums(5, "0.5"), "kind": "server"}, {**sums(3, None, 3), "kind": "volume"}],
         "owners": [{**sums(1, None, 1), "owner": f"user-{number:02}"} for number in range(17)],
+        "projects": [{**sums(6, "0.5", 1), "project": "climate"}, {**sums(2, None, 2), "project": None}],
     }
     screen = StringIO()
     show_one(found, [], now=datetime(2026, 11, 21, 12, 1, tzinfo=UTC), console=Console(file=screen, width=100))
@@ -78,3 +84,5 @@ def test_what_has_no_price_is_counted_beside_the_sum() -> None:
     assert "in all 8 1 2 0.50 EUR 3" in lines
     assert "and 2 more; `--json` has all." in lines
     assert not any("user-15" in line for line in lines)
+    assert "climate 6 1 2 0.50 EUR 1" in lines
+    assert "not said 2 1 2 unknown 2" in lines
