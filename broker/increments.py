@@ -35,7 +35,6 @@ from broker.presence import (
     record_quotas,
     refuse_another_scope,
     wake,
-    was_seen_since,
 )
 from broker.remote import Deadline, RemoteQuota
 from broker.strays import locked
@@ -107,7 +106,8 @@ def _record_ends(session: Session, turn: Turn, ended: Mapping[str, datetime | No
     servers = leased_servers(session, turn, remote_ids=ended.keys())
     are_lost = False
     for lease in locked(session, servers):
-        if lease.gone_at is not None or lease.missing_since is not None or was_seen_since(lease, turn):
+        is_newer = lease.seen_at is not None and lease.seen_at >= turn.started_at  # a look has shown it since
+        if lease.gone_at is not None or lease.missing_since is not None or is_newer:
             continue
         lease.missing_since = turn.started_at
         if lease.desired in ENDING:

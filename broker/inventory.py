@@ -20,6 +20,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import and_, case, delete, func, null, or_, update
@@ -180,11 +181,14 @@ def _record(tools: Tools, turn: Turn, seen: Seen, *, settle: timedelta) -> None:
     tell_waste(turn.site_id, Look(tools.tolerance, turn.started_at, tools.installation), writing=ours)
     with ours() as session:
         _record_findings(session, turn, listing, left, known=frozenset(servers.values()))
-        _finish(session, turn, listing, tools.pace)
+        _finish(session, turn, listing, tools.pace, is_waited_for=bool(left))
 
 
-def _finish(session: Session, turn: Turn, listing: Listing, pace: Pace) -> None:
-    """The listing is complete, and written down."""
+def _finish(session: Session, turn: Turn, listing: Listing, pace: Pace, *, is_waited_for: bool) -> None:
+    """The listing is complete, and written down.
+
+    `is_waited_for`: what a person mends, the next complete listing puts right, so that is the next one.
+    """
     now = func.clock_timestamp()
     session.add(
         SiteListing(
@@ -198,7 +202,9 @@ def _finish(session: Session, turn: Turn, listing: Listing, pace: Pace) -> None:
     # The last ones tell the scope; absence is kept in the leases.
     old = SiteListing.started_at < turn.started_at - KEPT
     session.execute(delete(SiteListing).where(SiteListing.site_id == turn.site_id, old))
-    refreshed = {"refreshed_at": turn.started_at} if turn.refresh else {}
+    more: dict[str, Any] = {"refreshed_at": turn.started_at} if turn.refresh else {}
+    if is_waited_for:
+        more["full_listing_wanted_at"] = now
     end_turn(
         session,
         turn,
@@ -207,7 +213,7 @@ def _finish(session: Session, turn: Turn, listing: Listing, pace: Pace) -> None:
         next_listing_at=now + pace.listing,
         failures=0,
         trouble=None,
-        **refreshed,
+        **more,
     )
 
 

@@ -18,11 +18,10 @@ from sqlalchemy.orm import Session
 from broker.errors import SiteDenied
 from broker.models.holds import QuotaHold, QuotaPool
 from broker.models.leases import Lease, Part, SiteListing
-from broker.observations import last_observations, see
+from broker.observations import last_observations, see, see_missing
 from broker.orders import RECONCILE
 from broker.remote import PartKind, RemoteMachine, RemotePart, RemoteQuota
 from broker.strays import locked, record_strays
-from broker.timeline import tell
 from broker.tools import Tools
 from broker.turns import Turn, writing
 from broker.values import new_id
@@ -155,20 +154,9 @@ def record_presence(
         if machine is not None:
             if see(session, lease, machine, seen_at=turn.started_at, last=last.get(lease.id)):
                 woken.add(lease.id)
-        elif was_seen_since(lease, turn):
-            continue
-        elif lease.missing_since is None:
-            lease.missing_since = turn.started_at
-        elif turn.started_at - lease.missing_since >= settle and not lease.is_missing:
-            lease.is_missing = True
-            tell(session, lease, "missing", "two complete listings did not show the machine")
+        elif see_missing(session, lease, seen_at=turn.started_at, settle=settle):
             woken.add(lease.id)
     return woken
-
-
-def was_seen_since(lease: Lease, turn: Turn) -> bool:
-    """A look has shown the machine since the listing began, which is then older."""
-    return lease.seen_at is not None and lease.seen_at >= turn.started_at
 
 
 def record_ours(tools: Tools, turn: Turn, things: Iterable[RemotePart]) -> list[RemotePart]:

@@ -94,7 +94,7 @@ def _fenced(turn: Turn) -> Fenced:
 
 
 class Progress:
-    """Told how many things a listing has read, by any thread; writes that down now and then.
+    """Told how many things a listing has read, by any thread; writes that down at once, and then now and then.
 
     People look at it, and nothing else does: where the database cannot take it, the listing goes on without.
     """
@@ -107,7 +107,7 @@ class Progress:
         self._turn = turn
         self._clock = clock
         self._writing = threading.Lock()
-        self._written_at = clock()
+        self._written_at: float | None = None
 
     def __call__(self, read: int) -> None:
         """So many things were read so far.
@@ -118,9 +118,10 @@ class Progress:
         if not self._writing.acquire(blocking=False):
             return  # another thread is at it
         try:
-            if self._clock() - self._written_at < PROGRESS_SECONDS:
+            now = self._clock()
+            if self._written_at is not None and now - self._written_at < PROGRESS_SECONDS:
                 return
-            self._written_at = self._clock()
+            self._written_at = now
             self._note(read)
         finally:
             self._writing.release()

@@ -55,6 +55,7 @@ def times() -> dict[str, Any]:
         "call_timeout": timedelta(seconds=CALL_SECONDS),
         "claim_time": timedelta(seconds=CLAIM_SECONDS),
         "listing_interval": timedelta(seconds=2),
+        "full_listing_interval": timedelta(0),
         "listing_timeout": timedelta(seconds=2 * CALL_SECONDS),
     }
 
