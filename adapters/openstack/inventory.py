@@ -282,7 +282,11 @@ def listing(session: Session, deadline: Deadline, read: ReadSoFar) -> Listing:
         parts=(
             *(part for found in parts for part in found.result()),
             *(part for part, _ in seen if part is not None),
-            *filter(None, (_if_ours(disks.as_part(volume)) for volume in volumes)),
+            # No snapshot of a volume is made by Leeway: one with our tags got them from somebody who saves ours.
+            *filter(
+                None,
+                (_if_ours(disks.as_part(volume)) for volume in volumes if volume.kind is ThingKind.VOLUME),
+            ),
         ),
         things=(
             *(thing for _, thing in seen if thing is not None),

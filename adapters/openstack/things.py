@@ -6,13 +6,16 @@ names of users are an administrator's to see. What a person wrote is not taken o
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 from adapters.cloud import ReadSoFar, foreign, tags_in_metadata, tags_in_text, utc
 from adapters.openstack.session import Call, Document, Service, Session, get
 from broker.errors import SiteRefused
-from broker.remote import Deadline, RemoteSnapshot, RemoteThing, ThingKind
+from broker.remote import Deadline, RemoteSnapshot, RemoteThing, Tags, ThingKind
 
 # What a listing needs of a public address. `port_details` is an extension; without it the port is all that is known.
 ADDRESS_FIELDS = (
@@ -29,6 +32,7 @@ ADDRESS_FIELDS = (
 _PROJECT = ("os-vol-tenant-attr:tenant_id", "os-extended-snapshot-attributes:project_id")
 
 _SNAPSHOTS_SAY_WHOSE = "3.41"  # Queens
+_AT_ONCE = timedelta(hours=1)  # the longest call, and clocks that differ by more than a site check forgives
 
 
 def read_volume(volume: Document) -> RemoteThing:
@@ -39,9 +43,27 @@ def read_volume(volume: Document) -> RemoteThing:
     """
     try:
         holders = [_holder(attachment) for attachment in volume.get("attachments") or ()]
-        return _thing(ThingKind.VOLUME, volume, attached_to=min(filter(None, holders), default=None))
+        seen = _thing(ThingKind.VOLUME, volume, attached_to=min(filter(None, holders), default=None))
     except (KeyError, TypeError, AttributeError) as error:
         raise foreign("reading a volume", f"{volume.get('id')} is not as Cinder writes it") from error
+    return replace(seen, tags=None) if seen.tags is not None and _is_copy(volume, seen, seen.tags) else seen
+
+
+def _is_copy(volume: Document, seen: RemoteThing, tags: Tags) -> bool:
+    """Whether a volume has our tags because it was made from, or restored after, one of ours.
+
+    Cinder writes a volume's metadata onto what is restored from its backup, and people copy it. Such a volume holds
+    what somebody saved, and must never be taken for a leftover of ours: what Leeway makes is empty, and made at once.
+    """
+    if volume.get("snapshot_id") or volume.get("source_volid"):
+        return True
+    tried_at = _time_in(tags.attempt)
+    return tried_at is not None and seen.created_at is not None and seen.created_at - tried_at > _AT_ONCE
+
+
+def _time_in(identifier: UUID) -> datetime | None:
+    """When an id was made, where it says so (RFC 9562, 5.7: version 7 begins with milliseconds since 1970)."""
+    return datetime.fromtimestamp((identifier.int >> 80) / 1000, UTC) if identifier.version == 7 else None
 
 
 def _holder(attachment: Document) -> str | None:

@@ -12,12 +12,13 @@ from enum import Enum, auto
 from functools import partial
 
 from adapters.registry import Registry
-from adapters.sandbox import SandboxCloud, profile, running
+from adapters.sandbox import SandboxCloud, profile, running, volumes
 from adapters.sandbox.config import ServerFence, Timing, UserConfig
 from adapters.sandbox.entities import AppCredential
 from adapters.sandbox.images import Wish, take_snapshot
 from adapters.sandbox.profiles import DEMO_PASSWORD
-from adapters.sandbox.state import utc_now
+from adapters.sandbox.state import new_id, utc_now
+from adapters.sandbox.volume_entities import Volume, VolumeSnapshot
 from broker.ports import CloudAdapter
 from broker.remote import Deadline, Fence, MachineSpec, PartKind, RemotePart, Secret, SiteAddress, Tags, ThingKind
 
@@ -102,6 +103,7 @@ class ContractSite:
     most_active: Callable[[uuid.UUID], int]  # machines of a lease at one time, by the cloud's own account
     add_strangers: Callable[[int], None]
     save_by_hand: Callable[[str, str], None]  # what a person does with a machine: an image of it, of this name
+    save_disk_by_hand: Callable[[str], str]  # the same: a snapshot of a volume, and a volume of that, tags and all
     elsewhere: Callable[[], CloudAdapter]  # the same site, with a credential of another project
     wrong: Callable[[], CloudAdapter]  # the same site, with a credential that is not right
     own_credential: Callable[[], OwnCredential]
@@ -260,6 +262,7 @@ def _openstack_site(cloud: SandboxCloud, registry: Registry, kind: str) -> Contr
         most_active=most_active,
         add_strangers=add_strangers,
         save_by_hand=save_by_hand,
+        save_disk_by_hand=partial(_save_disk, cloud),
         elsewhere=elsewhere,
         wrong=partial(registry.open, address, Secret({**secret.reveal(), "password": "of somebody else"})),
         own_credential=partial(_own_credential, cloud, registry, address),
@@ -308,6 +311,19 @@ def _own_credential(cloud: SandboxCloud, registry: Registry, address: SiteAddres
 
     fields = {"application_credential_id": made.id, "application_credential_secret": made.secret}
     return OwnCredential(registry.open(address, Secret(fields)), end_sessions, revoke, expire)
+
+
+def _save_disk(cloud: SandboxCloud, volume_id: str) -> str:
+    """A snapshot of a volume, and another volume made of it, with all that people and tools copy; the id of that."""
+    with cloud.cloud.lock:
+        state, now = cloud.cloud, cloud.cloud.clock()
+        volume = state.volumes[volume_id]
+        copied = {name: getattr(volume, name) for name in ("name", "project_id", "user_id", "size_gib", "metadata")}
+        saved = VolumeSnapshot(id=new_id(), serial=state.serial(), volume_id=volume.id, created=now, **copied)
+        copy = Volume(id=new_id(), serial=state.serial(), snapshot_id=saved.id, created=now, **copied)
+        volumes.make(state, saved, now)
+        volumes.make(state, copy, now)
+    return copy.id
 
 
 # A cloud as just started; its machines take so many seconds from the request to running, its snapshots to be saved.

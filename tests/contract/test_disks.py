@@ -205,6 +205,17 @@ def test_another_project_does_not_see_it(site: ContractSite) -> None:
     assert not [part for part in other.listing(deadline=soon()).parts if part.kind is KIND]
 
 
+def test_what_a_person_saves_of_it_is_not_ours(site: ContractSite) -> None:
+    """It is never a leftover to be deleted, whatever it was given of our tags."""
+    made = site.launch()
+    copy = site.save_disk_by_hand(made[KIND])
+    assert disks(site)[copy].name == disks(site)[made[KIND]].name
+    assert (disks(site)[copy].tags, disks(site)[made[KIND]].tags) == (None, site.tags)
+    parts = site.adapter.listing(deadline=soon()).parts
+    assert not [part for part in parts if part.kind is PartKind.VOLUME_SNAPSHOT]
+    assert [part.remote_id for part in parts if part.kind is KIND and part.tags] == [made[KIND]]
+
+
 # --- a root disk -------------------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,8 +13,10 @@ import pytest
 
 from adapters.cloud import Bulkhead, part_name, tags_as_metadata
 from adapters.openstack.adapter import OpenStack
+from adapters.openstack.disks import read_volume
 from broker.errors import SiteBusy, SiteConflict, SiteError, SiteRefused, SiteUnknown
 from broker.remote import Deadline, MachineSpec, PartKind, Secret, SiteAddress, Tags
+from broker.values import new_id
 from tests.unit.adapters.openstack.test_session import Cloud
 from tests.unit.adapters.scripted import Reply, Request, reply
 
@@ -158,6 +161,27 @@ def test_a_search_asks_by_name_and_by_tags_and_believes_neither(cloud: Cloud, ad
     first = [request.path for request in cloud.server.requests if "/volumes/detail" in request.path][::2]
     assert f"name={part_name(TAGS.lease)}" in first[0]
     assert f"metadata=%7B%27leeway%3Alease%27%3A+%27{TAGS.lease}%27%7D" in first[1]
+
+
+@pytest.mark.parametrize(
+    ("later", "fields", "is_ours"),
+    [
+        (timedelta(), {}, True),
+        (timedelta(minutes=-10), {}, True),  # by a clock that is behind
+        (timedelta(minutes=50), {}, True),
+        (timedelta(minutes=70), {}, False),  # restored from a backup: Cinder writes the metadata onto it
+        (timedelta(), {"snapshot_id": "saved"}, False),
+        (timedelta(), {"source_volid": VOLUME}, False),
+    ],
+)
+def test_a_volume_that_holds_what_somebody_saved_is_not_taken_for_ours(
+    later: timedelta, fields: dict[str, Any], *, is_ours: bool
+) -> None:
+    tags = replace(TAGS, attempt=new_id())
+    document = {"id": VOLUME, "name": part_name(TAGS.lease), "status": "available", "size": 7} | fields
+    document |= {"created_at": f"{datetime.now(UTC) + later:%Y-%m-%dT%H:%M:%S.%f}", "metadata": tags_as_metadata(tags)}
+    assert read_volume(document).tags == (tags if is_ours else None)
+    assert read_volume(document | {"created_at": None}).tags == (tags if is_ours or not fields else None)
 
 
 # --- what an answer means ----------------------------------------------------------------------------------------
