@@ -15,6 +15,8 @@ from broker.errors import SiteCapacity, SiteConflict, SiteQuota, SiteRefused
 
 # Nova: "Quota exceeded for cores: ...", "Maximum number of ports exceeded"; Neutron has the type OverQuota instead.
 _QUOTA = re.compile(r"quota exceeded|maximum number of [\w ]+ exceeded|quota", re.IGNORECASE)
+# A rule says no to this login; its name may hold any of the other words, as that for reading quotas does.
+_POLICY = re.compile(r"policy doesn't allow|disallowed by policy|not authorized to complete", re.IGNORECASE)
 # What was asked for is there already. Asked first: these texts quote names that people chose ("quota-test").
 _THERE = re.compile(r"still in use|already exists|client token", re.IGNORECASE)
 # Conflicts within the request itself, which say nothing of what exists: Nova's NetworkAmbiguous and NoUniqueMatch.
@@ -67,7 +69,9 @@ def read_fault(body: bytes) -> Fault | None:
 
 def _fault(kind: str, message: str) -> Fault:
     meaning = _MEANINGS.get(kind)
-    if _THERE.search(message):
+    if _POLICY.search(message):
+        meaning = None
+    elif _THERE.search(message):
         meaning = SiteConflict
     elif _QUOTA.search(message):
         meaning = SiteQuota

@@ -292,6 +292,25 @@ def test_a_reader_hands_on_no_role_that_she_has_not(rita: Connection) -> None:
     assert (answer.status_code, "unassigned role" in answer.text) == (400, True)
 
 
+def test_who_may_write_and_not_read_is_told_so(open_as: Open) -> None:
+    """An application credential has no role that it was not made with, though a user who is a member reads."""
+    alice = connect("leeway-alice")
+    path = f"/users/{alice.current_user_id}/application_credentials"
+    wanted = {"name": f"member-{uuid.uuid4().hex[:8]}", "roles": [{"name": "member"}]}
+    made = alice.identity.post(path, json={"application_credential": wanted}).json()["application_credential"]
+    try:
+        fields = {"application_credential_id": made["id"], "application_credential_secret": made["secret"]}
+        adapter = open_as("leeway-alice", fields=fields)
+        steps = {step.step: step for step in adapter.check(deadline=soon())}
+        assert {"images", "quotas", "machines", "volumes"} <= {step.step for step in steps.values() if not step.ok}
+        assert "`--role member --role reader`" in (steps["machines"].hint or "")
+        with pytest.raises(SiteDenied):
+            adapter.listing(deadline=soon())
+    finally:
+        assert alice.identity.delete(f"{path}/{made['id']}").status_code == 204
+        alice.close()
+
+
 # --- an observed site --------------------------------------------------------------------------------------------
 
 

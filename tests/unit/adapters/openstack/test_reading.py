@@ -19,7 +19,7 @@ from adapters.openstack.reading import (
     read_offer,
 )
 from adapters.openstack.states import machine_state
-from broker.errors import SiteCapacity, SiteConflict, SiteQuota, SiteRefused, SiteUnknown
+from broker.errors import SiteCapacity, SiteConflict, SiteDenied, SiteQuota, SiteRefused, SiteUnknown
 from broker.remote import MachineState, RemoteNetwork
 
 FLAVOR = {"id": "f1", "name": "gpu.8c", "vcpus": 8, "ram": 65536, "disk": 120}
@@ -309,6 +309,19 @@ def test_a_409_of_neutron_is_told_by_its_type(kind: str, meaning: type) -> None:
 @pytest.mark.parametrize("body", [b"", b"<html>", b"{", b"\xff\xfe", b"[" * 1_000_000, b'{"a":' * 1_000_000])
 def test_what_is_no_json_is_no_fault(body: bytes) -> None:
     assert read_fault(body) is None
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"forbidden": {"code": 403, "message": "Policy doesn't allow os_compute_api:os-quota-sets:show."}},
+        {"forbidden": {"code": 403, "message": "Policy doesn't allow volume_extension:quotas:show to be performed."}},
+        {"NeutronError": {"type": "PolicyNotAuthorized", "message": "rule:get_quota is disallowed by policy"}},
+    ],
+)
+def test_a_rule_about_quotas_is_no_quota_that_is_used_up(document: dict[str, Any]) -> None:
+    fault = read_fault(json.dumps(document).encode())
+    assert type(error_for(403, {}, fault, doing="reading the quota")) is SiteDenied
 
 
 def test_absence_needs_the_id() -> None:
