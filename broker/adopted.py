@@ -2,7 +2,8 @@
 
 Machines are seen with all other machines (`broker.inventory`); this module sees the rest, by the same rule: what two
 complete listings lack, begun at least one settle time apart, is asked for by its id, and gone only where the site says
-so. Nothing here changes anything at a site.
+so. A site may be observed in several projects, and in fewer of them later: a listing lacks only what is of a project
+that it read. Nothing here changes anything at a site.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def record_adopted(
     for start in range(0, len(wanted), _CHUNK):
         shown = {part.lease_id: found.get((part.kind, part.remote_id or "")) for part in wanted[start : start + _CHUNK]}
         with writing() as session:
-            for lease_id in sorted(_record(session, shown, started_at=started_at, settle=settle)):
+            for lease_id in sorted(_record(session, listing, shown, started_at=started_at, settle=settle)):
                 wake(session, lease_id)
                 tools.jobs.defer(session, RECONCILE, str(lease_id))
 
@@ -65,14 +66,19 @@ def _parts(session: Session, site_id: UUID, started_at: datetime) -> Sequence[Pa
 
 
 def _record(
-    session: Session, shown: dict[UUID, RemoteThing | None], *, started_at: datetime, settle: timedelta
+    session: Session,
+    listing: Listing,
+    shown: dict[UUID, RemoteThing | None],
+    *,
+    started_at: datetime,
+    settle: timedelta,
 ) -> set[UUID]:
     """The leases to wake."""
     woken = set()
     last = last_observations(session, shown)
     for lease in locked(session, shown):
         thing = shown[lease.id]
-        if lease.gone_at is not None:
+        if lease.gone_at is not None or (thing is None and not listing.speaks_of(lease.site_project)):
             continue
         if thing is None:
             is_new = see_missing(session, lease, seen_at=started_at, settle=settle)

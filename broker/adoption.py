@@ -28,7 +28,7 @@ from broker.extensions import Funding
 from broker.models.catalogue import CatalogueVersion, Offer
 from broker.models.federation import Site
 from broker.models.inventory import Thing
-from broker.models.leases import Desired, Lease, LeaseState, Observation, Part, SiteListing, lease_state
+from broker.models.leases import Desired, Lease, LeaseState, Observation, Part, lease_state
 from broker.models.people import Project
 from broker.models.workloads import Order, OrderState, Quote, QuoteOffer, WorkloadRow
 from broker.orders import RECONCILE
@@ -71,7 +71,6 @@ class _Frame:
     session: Session
     site: Site
     project: Project
-    scope: str
     funding: Funding
     assumed: Assumptions
     rates: Rates
@@ -111,7 +110,6 @@ def adopt(
         session=session,
         site=site,
         project=project,
-        scope=_scope(session, site),
         funding=funding,
         assumed=assumed,
         rates=Rates(session, now),
@@ -132,15 +130,6 @@ def adopt(
             hint = f"`leeway inventory {site.name}` shows what was there at the last listing."
             raise NotFound(f"there is no thing {thing_id} at {site.name}", hint=hint)
     return [_adopt(frame, found[thing_id]) for thing_id in ids]
-
-
-def _scope(session: Session, site: Site) -> str:
-    scope = session.scalars(
-        select(SiteListing.scope).where(SiteListing.site_id == site.id).order_by(SiteListing.started_at.desc()).limit(1)
-    ).first()
-    if scope is None:
-        raise Conflict(f"{site.name} was not listed completely for a day", hint=f"`leeway site show {site.name}`.")
-    return scope
 
 
 def _adopt(frame: _Frame, thing: Thing) -> Order:
@@ -322,8 +311,8 @@ def _lease(frame: _Frame, thing: Thing, order: Order, offer: Offer | None) -> Le
         ends_at=frame.until,
         grace=timedelta(0),
         seen_at=frame.now,
-        scope=frame.scope,
         adopted_at=frame.now,
+        site_project=thing.project,
         next_look_at=func.clock_timestamp(),
     )
     frame.session.add(lease)

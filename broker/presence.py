@@ -20,7 +20,7 @@ from broker.models.holds import QuotaHold, QuotaPool
 from broker.models.leases import Lease, Part, SiteListing
 from broker.observations import last_observations, see, see_missing
 from broker.orders import RECONCILE
-from broker.remote import PartKind, RemoteMachine, RemotePart, RemoteQuota
+from broker.remote import Listing, PartKind, RemoteMachine, RemotePart, RemoteQuota
 from broker.strays import locked, record_strays
 from broker.tools import Tools
 from broker.turns import Turn, writing
@@ -64,6 +64,7 @@ def refuse_another_scope(session: Session, turn: Turn, scope: str) -> None:
         .where(
             Lease.site_id == turn.site_id,
             Lease.gone_at.is_(None),
+            Lease.adopted_at.is_(None),  # of those the project counts (`Lease.site_project`)
             Part.kind.in_((PartKind.SERVER, PartKind.SNAPSHOT)),
             Part.remote_id.is_not(None),
             Part.gone_at.is_(None),
@@ -137,9 +138,14 @@ def leased_servers(session: Session, turn: Turn, *, remote_ids: Collection[str] 
 
 
 def record_presence(
-    session: Session, turn: Turn, found: Mapping[UUID, RemoteMachine | None], *, settle: timedelta
+    session: Session,
+    turn: Turn,
+    found: Mapping[UUID, RemoteMachine | None],
+    *,
+    settle: timedelta,
+    listing: Listing | None = None,
 ) -> set[UUID]:
-    """Each lease's machine was in the listing, or is missing from a complete one (None); returns whom to wake."""
+    """Each lease's machine was in the listing, or is missing from this complete one (None); returns whom to wake."""
     woken = set()
     leases = [lease for lease in locked(session, found) if lease.gone_at is None]
     last = last_observations(session, found)
@@ -154,6 +160,8 @@ def record_presence(
         if machine is not None:
             if see(session, lease, machine, seen_at=turn.started_at, last=last.get(lease.id)):
                 woken.add(lease.id)
+        elif listing is not None and not listing.speaks_of(lease.site_project):
+            continue
         elif see_missing(session, lease, seen_at=turn.started_at, settle=settle):
             woken.add(lease.id)
     return woken

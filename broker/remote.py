@@ -250,6 +250,7 @@ class Listing:
 
     `parts` are those that carry the name or the tags of a Leeway; `things` are everybody's, save the machines. Of the
     kinds of things in `unread` it says nothing, and why: no lease is made of them, so none waits for their service.
+    `projects` are the site's ids of those that were listed: of things in others it says nothing either.
     """
 
     scope: str
@@ -257,6 +258,11 @@ class Listing:
     parts: tuple[RemotePart, ...]
     things: tuple[RemoteThing, ...] = ()
     unread: Mapping[ThingKind, str] = field(default_factory=dict)
+    projects: frozenset[str] = frozenset()
+
+    def speaks_of(self, project: str | None) -> bool:
+        """Whether a thing of this project would be in it, if it were there. None: the site does not say of which."""
+        return project is None or not self.projects or project in self.projects
 
 
 @dataclass(frozen=True, slots=True)

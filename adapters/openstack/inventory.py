@@ -277,6 +277,7 @@ def listing(session: Session, deadline: Deadline, read: ReadSoFar) -> Listing:
     seen = [pair for found in both for pair in found.result()]
     volumes, unread = _volumes(others)
     return Listing(
+        projects=frozenset({token.project_id}),
         scope=scope(session, deadline),
         machines=tuple(machines),
         parts=(

@@ -118,6 +118,7 @@ class Projects:
             # Where a kind is unread in one project, what the others have of it is not all.
             things=tuple(thing for one in listings for thing in one.things if thing.kind not in unread),
             unread=unread,
+            projects=frozenset(project for one in listings for project in one.projects),
         )
 
     def changes(self, read: Callable[[Session], Changes], deadline: Deadline) -> Changes:

@@ -29,6 +29,7 @@ def upgrade() -> None:
         _allow(table, column, (*words, *more))
     op.add_column("things", sa.Column("project", sa.String(), nullable=True))
     op.add_column("leases", sa.Column("adopted_at", sa.DateTime(timezone=True), nullable=True))
+    op.add_column("leases", sa.Column("site_project", sa.String(), nullable=True))
     op.add_column("observations", sa.Column("size_gib", SIZE, nullable=True))
     op.add_column("segments", sa.Column("size_gib", SIZE, nullable=True))
     op.alter_column("quote_offers", "offer_id", existing_type=sa.Uuid(), nullable=True)
@@ -116,6 +117,7 @@ def downgrade() -> None:
     op.alter_column("quote_offers", "offer_id", existing_type=sa.Uuid(), nullable=False)
     op.drop_column("segments", "size_gib")
     op.drop_column("observations", "size_gib")
+    op.drop_column("leases", "site_project")
     op.drop_column("leases", "adopted_at")
     op.drop_column("things", "project")
     for table, column, words, _ in WORDS:

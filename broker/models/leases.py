@@ -83,6 +83,7 @@ class Lease(Base):
     lapsed_at: Mapped[datetime | None]  # when the grace was over, and SNAPSHOT was desired
     gone_at: Mapped[datetime | None]
     adopted_at: Mapped[datetime | None]  # it was there before: charged from then on, and never changed by Leeway
+    site_project: Mapped[str | None]  # of what was adopted, the site's id: who cannot see that cannot miss it
     stop_reason: Mapped[str | None]
     failure: Mapped[str | None]  # why the site could not give the machine; None once it ran
     # the schedule and its fence

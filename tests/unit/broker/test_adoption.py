@@ -317,6 +317,24 @@ def test_a_volume_that_grows_costs_more_from_when_that_was_seen(found: Found) ->
         assert abs(charge.consumed_quantity - length / 3_600_000_000 * gib) < Decimal("0.000001")
 
 
+def test_a_listing_of_other_projects_misses_nothing(found: Found) -> None:
+    """An observed site may be read in several projects, and in fewer of them later."""
+    volume = found.things(ThingKind.VOLUME)[0]
+    assert volume.project is not None
+    (lease_id,) = found.adopt(volume)
+    world = found.world
+    for projects, is_missed in (({"another"}, False), ({"another", volume.project}, True)):
+        record_adopted(
+            world.tools,
+            Listing("scope", (), (), projects=frozenset(projects)),
+            site_id=found.site_id,
+            started_at=world.now(),
+            settle=timedelta(0),
+            writing=world.sessions.begin,
+        )
+        assert (world.view(lease_id).lease.missing_since is not None) is is_missed
+
+
 def test_a_kind_that_could_not_be_read_is_missed_by_nobody(found: Found) -> None:
     (lease_id,) = found.adopt(found.things(ThingKind.VOLUME)[0])
     world = found.world
