@@ -30,13 +30,17 @@ and a finding's rows under conditions of their own. And what no row knows of (an
 that a restored backup lacks) carries the lease's name and tags, by which it is found: by Resolve, by Find, and by the
 site's next listing (`broker.inventory`).
 
+What is left alone (its site is only observed, or it was adopted: it was there before Leeway knew of it) is decided on
+first and apart: nothing of it is made, powered or deleted. It is asked for by its id when two listings missed it, and
+what was adopted can be given up, which ends its charging and asks the site for nothing.
+
 If the process dies
     before an attempt is committed          nothing was asked for; the next pass does it
     after that, the request sent or not     the attempt is open: Resolve
     after the answer                        the same: what was made is found by name, tag or part, and adopted
     while deleting, or before it is noted   the part has its id and is not gone: Remove or Discard ask again, and look
     while a snapshot is being saved         the machine is there until `ready_at` is written: Check looks again
-    in Activate, End, Fund, Finish, ...     they are one transaction each, done or to be done
+    in Activate, End, Release, Finish, ...     they are one transaction each, done or to be done
     between any two other lines             the claim runs out, and the next sweep's pass reads the same rows
 If it freezes and wakes up late, its writes meet another generation and stop (Fenced); what it sent meets the fence.
 """
