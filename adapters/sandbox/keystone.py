@@ -310,6 +310,12 @@ def list_projects(call: Call) -> Reply:
     return Reply(200, {"projects": documents, "links": links})
 
 
+def list_all_projects(call: Call) -> Reply:
+    """The administrator's to see."""
+    _ = call.token
+    raise ApiError(403, "You are not authorized to perform the requested action: identity:list_projects.")
+
+
 def list_own_projects(call: Call) -> Reply:
     own_user(call, "identity:list_user_projects")
     return list_projects(call)
@@ -328,7 +334,7 @@ TABLE: dict[str, dict[str, Handler]] = {
     "/v3/auth/tokens": {"POST": create_token, "GET": show_token, "DELETE": revoke_token},
     "/v3/auth/catalog": {"GET": show_catalog},
     "/v3/auth/projects": {"GET": list_projects},
-    "/v3/projects": {"GET": list_projects},
+    "/v3/projects": {"GET": list_all_projects},
     "/v3/projects/{project}": {"GET": show_project},
     "/v3/users/{user}/projects": {"GET": list_own_projects},
     **keystone_credentials.TABLE,

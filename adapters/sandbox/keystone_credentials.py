@@ -36,8 +36,12 @@ def _credential_document(call: Call, credential: AppCredential) -> dict[str, Any
         "name": credential.name,
         "description": credential.description,
         "project_id": credential.project_id,
-        "roles": role_documents(credential.roles),
-        "unrestricted": credential.unrestricted,
+        "roles": [
+            role | {"domain_id": None, "description": None, "options": {"immutable": True}}
+            for role in role_documents(credential.roles)
+        ],
+        "unrestricted": credential.unrestricted or None,  # null is what Keystone keeps where nothing was asked
+        "user_id": credential.user_id,
         "expires_at": credential.expires_at and f"{credential.expires_at:%Y-%m-%dT%H:%M:%S.%f}",
         "system": None,
         "links": {"self": address},

@@ -297,7 +297,6 @@ _ORDERS = (
         _started,
     ),
     Order("shelve", (VmState.ACTIVE, *_RESTING), "shelving", lambda timing: timing.shelve_seconds, _shelved),
-    Order("shelve_offload", (VmState.SHELVED,), "shelving_offloading", lambda _: 0.0, _offloaded),
     Order(
         "unshelve",
         (VmState.SHELVED, VmState.SHELVED_OFFLOADED),

@@ -183,9 +183,9 @@ def show_quota_in_detail(call: Call) -> Reply:
 
 
 def list_quotas(call: Call) -> Reply:
-    """All quotas are the administrator's to see; members see none here."""
+    """All quotas are the administrator's to see."""
     _ = call.project
-    return Reply(200, {"quotas": []})
+    raise ApiError(403, "rule:get_quota is disallowed by policy", "PolicyNotAuthorized")
 
 
 def _tagged(call: Call) -> Network | Subnet | Port | SecurityGroup | FloatingIp:
@@ -217,7 +217,7 @@ def replace_tags(call: Call) -> Reply:
 def add_tag(call: Call) -> Reply:
     thing = _tagged(call)
     thing.tags = checked_tags([*thing.tags, call.params["tag"]])
-    return Reply(201)
+    return Reply(201, b"null")
 
 
 def remove_tag(call: Call) -> Reply:

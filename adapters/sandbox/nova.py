@@ -242,6 +242,12 @@ def list_availability_zones(call: Call) -> Reply:
     return Reply(200, {"availabilityZoneInfo": [zone]})
 
 
+def list_availability_zones_in_detail(call: Call) -> Reply:
+    """With their hosts: the administrator's to see. The command line asks here first, and then without."""
+    _ = call.project
+    raise ApiError(403, "Policy doesn't allow os_compute_api:os-availability-zone:detail to be performed.")
+
+
 _V = "/compute/v2.1"
 TABLE: dict[str, dict[str, Handler]] = {
     "/compute": {"GET": show_versions},
@@ -259,6 +265,7 @@ TABLE: dict[str, dict[str, Handler]] = {
     _V + "/os-keypairs": {"GET": list_key_pairs, "POST": create_key_pair},
     _V + "/os-keypairs/{name}": {"GET": show_key_pair, "DELETE": delete_key_pair},
     _V + "/os-availability-zone": {"GET": list_availability_zones},
+    _V + "/os-availability-zone/detail": {"GET": list_availability_zones_in_detail},
     **nova_quotas.TABLE,
     **nova_usage.TABLE,
 }

@@ -17,7 +17,7 @@ from adapters.sandbox.machines import ORDERS, Order
 from adapters.sandbox.nova_create import check_image, check_quota
 from adapters.sandbox.nova_images import create_image
 from adapters.sandbox.nova_servers import find_server
-from adapters.sandbox.nova_views import server_document
+from adapters.sandbox.nova_views import host_id, server_document
 from adapters.sandbox.wire import ApiError, Call, Handler, Reply
 
 _Act = Callable[[Call, Server, Any], Reply]
@@ -31,9 +31,10 @@ _SIMPLE = {
     "pause": "pause",
     "unpause": "unpause",
     "shelve": "shelve",
-    "shelveOffload": "shelve_offload",
     "unshelve": "unshelve",
 }
+# The administrator's alone, by Nova's own policy.
+_NOT_FOR_MEMBERS = {"shelveOffload": "os_compute_api:os-shelve:shelve_offload"}
 _MAY_BE_REBUILT = (VmState.ACTIVE, VmState.STOPPED, VmState.ERROR)
 _UUID = re.compile(r"[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}", re.IGNORECASE)
 
@@ -52,6 +53,13 @@ def act_on_server(call: Call) -> Reply:
 
 def _note(call: Call, server: Server, name: str) -> None:
     machines.note(server, name, call.now, request_id=call.request_id, user_id=call.token.user.id)
+
+
+def _not_for_members(rule: str) -> _Act:
+    def refuse(_call: Call, _server: Server, _argument: Any) -> Reply:
+        raise ApiError(403, f"Policy doesn't allow {rule} to be performed.")
+
+    return refuse
 
 
 def _simple(order: Order, name: str) -> _Act:
@@ -202,6 +210,7 @@ def _with_image(argument: Any) -> None:
 
 _ACTIONS: dict[str, tuple[Callable[[Any], None], _Act]] = {
     **{word: (_any_form, _simple(ORDERS[order], word.removeprefix("os-"))) for word, order in _SIMPLE.items()},
+    **{word: (_any_form, _not_for_members(rule)) for word, rule in _NOT_FOR_MEMBERS.items()},
     "reboot": (_with("reboot", "type"), _reboot),
     "lock": (_any_form, _lock),
     "unlock": (_any_form, _unlock),
@@ -255,8 +264,9 @@ def show_action(call: Call) -> Reply:
     for action in server.actions:
         if action.request_id == call.params["request"]:
             document = _action_document(call, server, action)
+            host = {"hostId": host_id(server)} if call.version >= (2, 62) else {}
             if call.version >= (2, 51):
-                document["events"] = _events(action)
+                document["events"] = [event | host for event in _events(action)]
             return Reply(200, {"instanceAction": document})
     raise ApiError(404, f"Action {call.params['request']} not found")
 

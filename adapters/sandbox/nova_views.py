@@ -110,7 +110,7 @@ def server_document(call: Call, server: Server, *, alone: bool) -> dict[str, Any
         "tenant_id": server.project_id,
         "user_id": server.user_id,
         "metadata": {} if server.vm_state is VmState.DELETED else dict(server.metadata),
-        "hostId": _host_id(server),
+        "hostId": host_id(server),
         "image": {"id": server.image_id, "links": links(call, "images", server.image_id)[1:]}
         if server.image_id
         else "",
@@ -172,6 +172,6 @@ def _add_by_version(call: Call, server: Server, document: dict[str, Any], *, alo
         document["locked_reason"] = server.locked_reason
 
 
-def _host_id(server: Server) -> str:
+def host_id(server: Server) -> str:
     """Nova shows members a hash of the project and the host, so that hosts can be told apart but not named."""
     return hashlib.sha224(f"{server.project_id}{server.host}".encode()).hexdigest() if server.host else ""

@@ -6,8 +6,10 @@ import pytest
 
 from tests.contract.shapes.calls import CALLS
 from tests.contract.shapes.comparing import SERVICES, Shapes, allowed, differences, recorded, shapes_at
+from tests.contract.shapes.conformance import claimed, is_version, operation_call
 from tests.contract.shapes.reducing import Shape, shape_of
 from tests.contract.shapes.sandbox import sandbox_place
+from tests.unit.sandbox.operations.table import OPERATIONS
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +32,12 @@ def test_the_sandbox_differs_in_nothing_but_what_is_allowed(at_the_sandbox: Shap
 def test_nothing_is_allowed_that_is_no_difference_any_more(at_the_sandbox: Shapes) -> None:
     found = differences(recorded(), at_the_sandbox)
     assert sorted(allowed().keys() - found.keys()) == []
+
+
+def test_every_route_of_the_sandbox_is_an_operation_of_a_client_s() -> None:
+    """Operations name routes that exist, and every route is an operation, or a document of versions."""
+    routes = {(service, call) for service, calls in claimed().items() for call in calls if not is_version(call)}
+    assert {operation_call(operation) for operation in OPERATIONS} == routes
 
 
 def test_a_difference_is_told_by_its_place() -> None:

@@ -19,6 +19,7 @@ from adapters.openstack.adapter import SETTINGS as SITE_SETTINGS
 from broker.errors import tree
 from broker.models.leases import LeaseState
 from broker.values import Unit
+from tests.contract.shapes import conformance
 from tests.docs.pages import REFERENCE, ROOT, commands, first_cells, pages, prose_of, text_of
 from web.cli import main
 from web.metrics import FAMILIES
@@ -195,3 +196,11 @@ def test_words_of_the_design_are_in_the_glossary() -> None:
 def test_modules_of_commands_can_be_imported() -> None:
     for name in main.HELPS:
         assert importlib.import_module(f"web.cli.{name.replace('-', '_')}").command.name == name
+
+
+# --- the sandbox -----------------------------------------------------------------------------------------------------
+
+
+def test_the_tables_of_what_the_sandbox_has_are_those_of_its_routes_and_tests() -> None:
+    page = text_of(REFERENCE / "sandbox.md")
+    assert page == conformance.page(), "run: python -m tests.contract.shapes.conformance"

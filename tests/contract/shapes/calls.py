@@ -43,6 +43,7 @@ IDENTITY = (
     identity("projects", "GET /v3/auth/projects"),
     identity("projects, without token", "GET /v3/auth/projects", who=""),
     identity("projects of the user", "GET /v3/users/{user}/projects"),
+    identity("projects of all", "GET /v3/projects"),
     identity("project.show", "GET /v3/projects/{project}"),
     identity(
         "credential.create",
@@ -62,6 +63,7 @@ IDENTITY = (
 
 IMAGES = (
     image("versions", "GET /", who=""),
+    image("versions by name", "GET /versions", who=""),
     image("image.list", "GET /v2/images?name={image_name}", keep={"image": "images.0.id"}),
     image("image.list, one of more", "GET /v2/images?limit=1"),
     image("image.show", "GET /v2/images/{image}"),
@@ -78,6 +80,7 @@ _RULE = {"direction": "ingress", "protocol": "tcp", "port_range_min": 22, "port_
 _ADDRESS = {"floatingip": {"floating_network_id": "{outside}", "description": "{name}"}}
 NETWORK = (
     network("versions", "GET /", who=""),
+    network("resources", "GET /v2.0/"),
     network("extensions", "GET /v2.0/extensions"),
     network("extension", "GET /v2.0/extensions/quotas"),
     network("extension, unknown", "GET /v2.0/extensions/nothing"),
@@ -95,6 +98,7 @@ NETWORK = (
     ),
     network("group.list", "GET /v2.0/security-groups?name={name}"),
     network("group.show", "GET /v2.0/security-groups/{group}"),
+    network("group.update", "PUT /v2.0/security-groups/{group}", {"security_group": {"description": "shapes"}}),
     network("group.show, unknown", f"GET /v2.0/security-groups/{NOWHERE}"),
     network(
         "rule.create",
@@ -124,6 +128,10 @@ NETWORK = (
     network("port.show", "GET /v2.0/ports/{port}"),
     network("port.update", "PUT /v2.0/ports/{port}", {"port": {"description": "{name}"}}),
     network("port.tag", "PUT /v2.0/ports/{port}/tags", {"tags": ["leeway"]}),
+    network("port.tags", "GET /v2.0/ports/{port}/tags"),
+    network("port.tag, one", "PUT /v2.0/ports/{port}/tags/more"),
+    network("port.tag, remove", "DELETE /v2.0/ports/{port}/tags/more"),
+    network("port.tag, remove unknown", "DELETE /v2.0/ports/{port}/tags/more"),
     network("group.delete, in use", "DELETE /v2.0/security-groups/{group}"),
     network("address.create", "POST /v2.0/floatingips", _ADDRESS, keep={"floating": "floatingip.id"}),
     network(
@@ -139,6 +147,7 @@ NETWORK = (
     network("address.create, over quota", "POST /v2.0/floatingips", _ADDRESS, who="tim"),
     network("address.delete, small project", "DELETE /v2.0/floatingips/{small}", who="tim"),
     network("quota", "GET /v2.0/quotas/{project}"),
+    network("quota.list", "GET /v2.0/quotas"),
     network("quota in detail", "GET /v2.0/quotas/{project}/details.json"),
     network("quota, not ours", f"GET /v2.0/quotas/{NOWHERE}"),
     network("network.list, without token", "GET /v2.0/networks", who=""),
@@ -149,6 +158,7 @@ _DATA = {"volume": {"name": "{name}", "size": 1, "metadata": {"leeway": "yes"}}}
 _SAVED = {"snapshot": {"volume_id": "{volume}", "name": "{name}"}}
 VOLUMES = (
     volume("versions", "GET /", who="", version=""),
+    volume("version", "GET /v3/", version=""),
     volume(
         "volume.create",
         "POST /v3/{project}/volumes",
