@@ -106,7 +106,7 @@ def start_boot_test(
         raise Conflict(f"a boot test is under way at {site.name}", hint=f"See `leeway show {before}`.")
     quote = make_quote(session, _document(session, site, wanted), ordering.quoting, now=now)
     if not quote.offers:
-        raise NoOffer(f"no machine can be started at {site.name} now: {_why(quote, site)}", hint="Mend that first.")
+        raise _refusal(quote, site)
     order = place_order(session, Choice(quote.id), ledger=ordering.ledger, jobs=ordering.jobs, actor=actor, now=now)
     test = BootTest(site_id=site.id, order_id=order.id, began_at=now, give_up_at=now + LIMIT)
     session.add(test)
@@ -141,9 +141,14 @@ def _smallest_image(session: Session, site: Site) -> str:
     return found.logical or str(found.name)
 
 
-def _why(quote: Quote, site: Site) -> str:
+def _refusal(quote: Quote, site: Site) -> NoOffer:
+    """Why the site takes no machine, and the way out, as the quote says them."""
     mine = next((verdict for verdict in quote.verdicts if verdict["site"] == site.name), None)
-    return "it is switched off" if mine is None else str(mine["summary"])
+    why, hint = "it is switched off", None
+    if mine is not None:
+        why = str(mine["summary"]).removeprefix("nothing fits: ")
+        hint = next((str(reason["hint"]) for reason in mine["reasons"] if reason["hint"]), None)
+    return NoOffer(f"no machine can be started at {site.name} now: {why}", hint=hint)
 
 
 # --- what came of it -----------------------------------------------------------------------------------------------
