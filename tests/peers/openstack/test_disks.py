@@ -110,7 +110,7 @@ def test_a_machine_with_two_disks_of_its_own_lives_and_goes(open_as: Open) -> No
         listed = [part for part in alice.listing(deadline=soon()).parts if part.kind is PartKind.VOLUME]
         assert [part.remote_id for part in listed if part.tags == tags] == [volume]
 
-        with pytest.raises(SiteConflict, match="a machine has it"):
+        with pytest.raises(SiteConflict):
             alice.make(PartKind.SERVER, machine, tags=tags, made=made, deadline=soon())
         with pytest.raises(SiteConflict, match="still attached"):
             alice.delete(PartKind.VOLUME, volume, deadline=soon())
@@ -186,16 +186,14 @@ def test_a_volume_with_a_snapshot_stays_until_that_is_gone(open_as: Open, by_han
     storage.wait_for_status(storage.get_volume(volume), "available", interval=1, wait=int(SECONDS))
     snapshot = storage.create_snapshot(volume_id=volume, name="backup").id
     try:
-        with pytest.raises(SiteBusy):
-            alice.delete(PartKind.VOLUME_SNAPSHOT, snapshot, deadline=soon())
         wait_until(lambda: storage.get_snapshot(snapshot).status == "available")
         with pytest.raises(SiteRefused) as refused:
             alice.delete(PartKind.VOLUME, volume, deadline=soon())
         assert refused.value.hint
         assert "snapshots" in refused.value.hint
     finally:
-        for kind, remote_id in ((PartKind.VOLUME_SNAPSHOT, snapshot), (PartKind.VOLUME, volume)):
-            wait_until(lambda kind=kind, remote_id=remote_id: _gone(alice, kind, remote_id))  # type: ignore[misc] # lambda's defaults
+        wait_until(lambda: _gone(alice, PartKind.VOLUME_SNAPSHOT, snapshot))
+        wait_until(lambda: _gone(alice, PartKind.VOLUME, volume))
 
 
 def _storage(connection: Connection) -> Any:
