@@ -8,14 +8,14 @@ a cloud has another fence than Nova's (`nova_fences`).
 What it does not model, and a real site does:
 
 - No machine boots: user data is checked and kept, never run; addresses lead nowhere; images have no bytes.
-- One user role. No administrators, no trusts, no groups, no domains but Default, no federation.
+- Two roles, member and reader. No administrators, no trusts, no groups, no domains but Default, no federation.
 - Cells, hosts, placement and affinity: there is one pool of cores and RAM (`Capacity`), or none.
-- Volumes, snapshots, resize, rebuild, rescue, suspend, pause, migration, consoles, server groups, instance actions.
+- Rescue, migration, evacuation, consoles.
 - Shelving makes no image in Glance. A server is built alone: no `min_count`.
 - Networks, subnets and routers are configured, not made; IPv4 only, one address per port; every network of a project
   reaches the external one, and security groups filter nothing.
 - A token of a deleted application credential is over at once; a real site may accept it for minutes.
-- Policies, rate limits and races between services, other than what the faults switch on and the late binding of ports.
+- Other policies, rate limits and races between services, save what the faults switch on and the late binding of ports.
 """
 
 from adapters.sandbox.config import CloudConfig
