@@ -1,7 +1,7 @@
 """The life of a server: what an order does at once, and what follows after its time.
 
     building --build--> active, or error (no host, port taken)
-    active --stop--> stopped --start--> active
+    active, error --stop--> stopped --start--> active
     active --suspend--> suspended --resume--> active
     active --pause--> paused --unpause--> active
     active, stopped, paused, suspended --shelve--> shelved --offload--> shelved_offloaded
@@ -179,7 +179,7 @@ def check(server: Server, name: str, allowed: tuple[VmState, ...]) -> None:
     """Whether the server takes an order now.
 
     Raises:
-        ApiError: 409, it is locked, in a state that does not allow the order, or busy.
+        ApiError: 409, it is locked, in a state that does not allow the order, busy, or never ran.
     """
     if server.locked:
         raise ApiError(409, f"Instance {server.id} is locked")
@@ -188,6 +188,8 @@ def check(server: Server, name: str, allowed: tuple[VmState, ...]) -> None:
         raise ApiError(409, f"{refused}vm_state {server.vm_state}")
     if server.task_state is not None:
         raise ApiError(409, f"{refused}task_state {server.task_state}")
+    if server.launched_at is None:  # in error since it was built
+        raise ApiError(409, f"Instance {server.id} is in an invalid state for '{name}'")
 
 
 def begin(cloud: Cloud, server: Server, now: datetime, *, task: str | None, seconds: float, finish: _Step) -> None:
@@ -282,7 +284,7 @@ def _unshelved(cloud: Cloud, server: Server, now: datetime) -> None:
 
 _RESTING = (VmState.STOPPED, VmState.PAUSED, VmState.SUSPENDED)
 _ORDERS = (
-    Order("stop", (VmState.ACTIVE,), "powering-off", lambda timing: timing.stop_seconds, _stopped),
+    Order("stop", (VmState.ACTIVE, VmState.ERROR), "powering-off", lambda timing: timing.stop_seconds, _stopped),
     Order("start", (VmState.STOPPED,), "powering-on", lambda timing: timing.start_seconds, _started),
     Order("suspend", (VmState.ACTIVE,), "suspending", lambda timing: timing.suspend_seconds, _suspended),
     Order("resume", (VmState.SUSPENDED,), "resuming", lambda timing: timing.suspend_seconds, _started),
@@ -291,7 +293,7 @@ _ORDERS = (
     Order("reboot", (VmState.ACTIVE,), "rebooting", lambda timing: timing.reboot_seconds, _started),
     Order(
         "reboot_hard",
-        (VmState.ACTIVE, *_RESTING),
+        (VmState.ACTIVE, VmState.ERROR, *_RESTING),
         "rebooting_hard",
         lambda timing: timing.reboot_seconds,
         _started,

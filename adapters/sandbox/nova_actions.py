@@ -156,6 +156,10 @@ def _check_resized(server: Server, name: str) -> None:
 def _rebuild(call: Call, server: Server, argument: Any) -> Reply:
     machines.check(server, "rebuild", _MAY_BE_REBUILT)
     image = _image(call, str(argument["imageRef"]))
+    root = server.root_disk
+    if root is not None and root.image.id != image.id:
+        reason = "Unable to rebuild with a different image for a volume-backed server."
+        raise ApiError(400, f"Image {image.id} is unacceptable: {reason}")
     check_image(server.flavor, image)
     _note(call, server, "rebuild")
     remaking.rebuild(call.cloud, server, image, call.now)

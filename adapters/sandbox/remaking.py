@@ -77,7 +77,8 @@ def _take(cloud: Cloud, server: Server, flavor: Flavor) -> None:
 def rebuild(cloud: Cloud, server: Server, image: Image, now: datetime) -> None:
     """Begin to make the server's disk anew. It keeps its id, its place and its addresses; one in error is mended."""
     before = server.vm_state
-    server.image_id = image.id
+    if server.root_disk is None:
+        server.image_id = image.id
     server.image_config = image.config
 
     def finish(due: datetime) -> None:

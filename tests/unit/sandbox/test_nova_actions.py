@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from adapters.sandbox import machines
+
 V = "/compute/v2.1"
 
 
@@ -241,14 +243,40 @@ def test_a_rebuild_leaves_what_is_off_off(client: Any, clock: Any, server: str, 
     assert state(client, server) == ("SHUTOFF", "stopped", None, 4)
 
 
-def test_a_rebuild_mends_an_error(client: Any, clock: Any, cloud: Any, debian: str) -> None:
+def test_a_rebuild_mends_an_error(client: Any, clock: Any, cloud: Any, server: str) -> None:
+    debian = client.configured("image", "Debian 12")
+    assert state(client, server)[0] == "ACTIVE"
+    with cloud.cloud.lock:
+        machines.fail(cloud.cloud, cloud.cloud.servers[server], clock(), "The disk is broken")
+    assert state(client, server)[0] == "ERROR"
+    assert client.act(server, "rebuild", {"imageRef": debian}).status_code == 202
+    clock.pass_by(6)
+    assert state(client, server)[0] == "ACTIVE"
+    assert "fault" not in client.server(server)
+
+
+def test_what_never_ran_is_not_rebuilt_nor_stopped(client: Any, clock: Any, cloud: Any, debian: str) -> None:
     cloud.faults.add("no_capacity", path="/servers$", times=1)
     failed = client.create("failed")
     clock.pass_by(10)
-    assert state(client, failed)[0] == "ERROR"
-    assert client.act(failed, "rebuild", {"imageRef": debian}).status_code == 202
+    for action, argument in (("rebuild", {"imageRef": debian}), ("os-stop", None)):
+        name = action.removeprefix("os-")
+        refused = f"Instance {failed} is in an invalid state for '{name}'"
+        assert refusal(client.act(failed, action, argument)) == (409, refused)
+
+
+def test_what_boots_from_a_volume_is_rebuilt_from_the_same_image_only(client: Any, clock: Any, debian: str) -> None:
+    ubuntu = client.configured("image", "Ubuntu 24.04")
+    disk = {"uuid": ubuntu, "source_type": "image", "destination_type": "volume", "volume_size": 20, "boot_index": 0}
+    booted = client.create("volume", imageRef="", block_device_mapping_v2=[disk])
+    clock.pass_by(20)
+    reason = "Unable to rebuild with a different image for a volume-backed server."
+    said = refusal(client.act(booted, "rebuild", {"imageRef": debian}))
+    assert said == (400, f"Image {debian} is unacceptable: {reason}")
+    assert client.act(booted, "rebuild", {"imageRef": ubuntu}).status_code == 202
+    assert client.server(booted)["image"] == ""
     clock.pass_by(6)
-    assert state(client, failed)[0] == "ACTIVE"
+    assert state(client, booted)[0] == "ACTIVE"
 
 
 @pytest.mark.parametrize(
