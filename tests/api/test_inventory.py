@@ -53,6 +53,33 @@ def test_an_observed_site_shows_what_is_there_and_what_it_costs(federation: Fede
     assert get(federation, "/sites/aurora/things", kind="server", idle="true")["items"] == []
 
 
+def test_a_site_of_several_projects_has_sums_by_project(federation: Federation, services: Services) -> None:
+    credential = site_document(federation.cloud)["credential"] | {"username": "alice"}
+    several = {"credential": credential, "settings": {"projects": "leeway,physics"}}
+    refused = federation.client.post(
+        f"{API}/sites", json=site_document(federation.cloud, observe_only=False, **several)
+    )
+    assert (refused.status_code, refused.json()["code"]) == (422, "invalid_input")
+    assert "settings.projects" in refused.text
+    observed = site_document(federation.cloud, observe_only=True, **several)
+    assert federation.client.post(f"{API}/sites", json=observed).status_code == 201
+    federation.cloud.add_foreign_servers(5)
+    federation.cloud.add_foreign_servers(2, project="physics")
+    relist(federation, services)
+    projects = {project.name: project.id for project in federation.cloud.cloud.projects.values()}
+    machines = {
+        name: get(federation, "/sites/aurora/things", kind="server", project_id=project)["items"]
+        for name, project in projects.items()
+    }
+    assert {name: len(items) for name, items in machines.items()} == {"leeway": 5, "physics": 2}
+    found = get(federation, "/sites/aurora/inventory")
+    counts = {one["project"]: one["count"] for one in found["projects"]}
+    assert set(counts) == set(projects.values())
+    assert sum(counts.values()) == found["total"]["count"]
+    quota = {one["resource"]: one["limit"] for one in get(federation, "/sites/aurora")["quota"]}
+    assert quota["instances"] == "50"
+
+
 def test_a_site_that_was_not_listed_has_an_empty_inventory(federation: Federation) -> None:
     document = site_document(federation.cloud, name="later")
     assert federation.client.post(f"{API}/sites", json=document).status_code == 201
