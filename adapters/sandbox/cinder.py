@@ -29,6 +29,8 @@ __all__ = ["SERVICE", "TABLE"]
 
 _NOT_MODELLED = ("imageRef", "source_volid", "backup_id", "consistencygroup_id", "multiattach")
 
+_MALFORMED = "The server could not comply with the request since it is either malformed or otherwise incorrect."
+
 
 def _version(call: Call) -> Document:
     return {
@@ -201,7 +203,7 @@ def _size(given: Any, source: VolumeSnapshot | None) -> int:
     if size is None and source:
         return least
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-        raise ApiError(400, f"Invalid input for field/attribute size. Value: {given}. It must be 1 or more.")
+        raise ApiError(400, _MALFORMED if given is None else f"Invalid input for field/attribute size. Value: {given}.")
     if size < least:
         text = f"Volume size '{size}'GB cannot be smaller than the snapshot size {least}GB. They must be >= original"
         raise ApiError(400, f"Invalid input received: {text} snapshot size.")

@@ -12,10 +12,17 @@ from adapters.sandbox.wire import ApiError, Call, Reply, Service, stamp
 # Every other word of a query is a field or a property of the image, and its value the one that is wanted.
 _NO_FILTERS = frozenset({"limit", "marker", "sort", "sort_key", "sort_dir", "member_status", "os_hidden"})
 
+_NO_LOGIN = (
+    "This server could not verify that you are authorized to access the document you requested. Either you supplied "
+    "the wrong credentials (e.g., bad password), or your browser does not understand how to supply the credentials "
+    "required."
+)
+
 
 def _refuse(error: ApiError) -> Reply:
     title = HTTPStatus(error.status).phrase
-    message = f"{error.message}<br /><br />\n\n\n"
+    text = _NO_LOGIN if error.status == HTTPStatus.UNAUTHORIZED else error.message
+    message = f"{text}<br /><br />\n\n\n"
     return Reply(error.status, {"message": message, "code": f"{error.status} {title}", "title": title})
 
 

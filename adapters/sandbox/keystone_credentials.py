@@ -59,7 +59,8 @@ def create_app_credential(call: Call) -> Reply:
     if not isinstance(name, str) or not name:
         raise ApiError(400, "Invalid input for field 'name': 'name' is a required property")
     if any(item.user_id == user.id and item.name == name for item in call.cloud.app_credentials.values()):
-        raise ApiError(409, f"Conflict occurred attempting to store application_credential - Duplicate entry: {name}.")
+        text = "Conflict occurred attempting to store application_credential - Duplicate entry found with name"
+        raise ApiError(409, f"{text} {name}.")
     credential = AppCredential(
         id=uuid.uuid4().hex,
         name=name,

@@ -164,9 +164,13 @@ def _quota_rows(call: Call, project: Project) -> dict[str, tuple[int, int]]:
     }  # nobody can make one here
 
 
+def _others_quotas() -> ApiError:
+    return ApiError(403, "rule:get_quota is disallowed by policy", "PolicyNotAuthorized")
+
+
 def _own_project(call: Call) -> Project:
     if call.params["project"] != call.project.id:
-        raise ApiError(403, "Non-admin is not authorized to access quotas for another tenant", "NotAuthorized")
+        raise _others_quotas()
     return call.project
 
 
@@ -185,7 +189,7 @@ def show_quota_in_detail(call: Call) -> Reply:
 def list_quotas(call: Call) -> Reply:
     """All quotas are the administrator's to see."""
     _ = call.project
-    raise ApiError(403, "rule:get_quota is disallowed by policy", "PolicyNotAuthorized")
+    raise _others_quotas()
 
 
 def _tagged(call: Call) -> Network | Subnet | Port | SecurityGroup | FloatingIp:

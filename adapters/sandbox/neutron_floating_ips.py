@@ -108,7 +108,7 @@ def _find(call: Call, *, hidden_too: bool = False) -> FloatingIp:
     floating = call.cloud.floating_ips.get(identifier)
     gone = floating is None or floating.project_id != project_id
     if floating is None or gone or not (hidden_too or is_visible(floating, project_id, call.now)):
-        raise not_found("FloatingIPNotFound", "Floating IP", identifier)
+        raise ApiError(404, f"Floating IP {identifier} could not be found", "FloatingIPNotFound")
     return floating
 
 

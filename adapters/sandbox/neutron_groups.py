@@ -84,7 +84,7 @@ def create_group(call: Call) -> Reply:
 def _group(call: Call, identifier: str) -> SecurityGroup:
     group = call.cloud.security_groups.get(identifier)
     if group is None or group.project_id != call.project.id:
-        raise not_found("SecurityGroupNotFound", "Security group", identifier)
+        raise ApiError(404, f"Security group {identifier} does not exist", "SecurityGroupNotFound")
     return group
 
 

@@ -87,8 +87,10 @@ def create_port(call: Call) -> Reply:
     tags = checked_tags(wanted.get("tags", []))
     port = make_port(call.now, project_id=project.id, subnet=subnet, name=_name(wanted), address=address)
     if port is None:
-        text = f"IP address {address} already allocated in subnet" if address else "No more IP addresses available on"
-        raise ApiError(409, f"{text} {subnet.id if address else network.id}.", "IpAddressGenerationFailure")
+        text = f"No more IP addresses available on network {network.id}."
+        if address:
+            text = f"IP address {address} already allocated in subnet {subnet.id}"
+        raise ApiError(409, text, "IpAddressGenerationFailure")
     port.description = str(wanted.get("description") or "")
     port.device_id = str(wanted.get("device_id") or "")
     port.device_owner = str(wanted.get("device_owner") or "")

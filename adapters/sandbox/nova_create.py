@@ -120,7 +120,7 @@ def checked_name(name: Any) -> str:
 def _flavor(cloud: Cloud, reference: Any, chosen: nova_disks.Disks) -> Flavor:
     flavor = cloud.flavors.get(str(reference or "").rpartition("/")[2])
     if flavor is None:
-        raise ApiError(400, "Invalid flavorRef provided.")
+        raise ApiError(400, f"Flavor {reference} could not be found.")
     check_image(flavor, chosen.image, is_on_volume=chosen.root is not None)
     return flavor
 

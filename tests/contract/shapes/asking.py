@@ -22,7 +22,8 @@ _VERSIONED = {"compute": "compute", "volume": "volume"}
 _TYPES = {"compute": "compute", "image": "image", "network": "network", "volume": "volumev3"}
 _CALL_SECONDS = 60.0
 # What every place has.
-USERS = {"alice": "climate", "tim": "tiny"}  # and the project of each
+USERS = {"alice": "climate", "tim": "tiny", "rita": "climate"}  # and the project of each
+READERS = frozenset({"rita"})
 FLAVORS = {
     "flavor": "m1.tiny",
     "larger": "m1.small",

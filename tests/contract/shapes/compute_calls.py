@@ -27,6 +27,23 @@ _NO_NETWORK = {"server": {**_MADE, "networks": [{"uuid": NOWHERE}]}}
 _LOST = {"server": {"name": "nowhere-{name}", "flavorRef": "{unplaceable}", "imageRef": "{image}", "networks": "none"}}
 
 
+_ROOT = {
+    "boot_index": 0,
+    "uuid": "{image}",
+    "source_type": "image",
+    "destination_type": "volume",
+    "volume_size": 1,
+    "delete_on_termination": True,
+}
+_WITHOUT_IMAGE = {"name": "volume-{name}", "flavorRef": "{flavor}", "networks": "none"}
+_ON_VOLUME = {"server": {**_WITHOUT_IMAGE, "block_device_mapping_v2": [_ROOT]}}
+_NO_DISK = {"server": _WITHOUT_IMAGE}
+
+
+def _gone(server: str) -> Until:
+    return Until(service="compute", path=f"/v2.1/servers/{{{server}}}")
+
+
 def _is(status: str, server: str = "server") -> Until:
     return Until(service="compute", path=f"/v2.1/servers/{{{server}}}", at="server.status", value=status)
 
@@ -35,6 +52,7 @@ def _act(name: str, document: dict[str, Any], *, until: Until | None = None) -> 
     return compute(f"server.{name}", f"POST {_SERVER}/action", document, until=until)
 
 
+_GROUP = {"server_group": {"name": "{name}", "policy": "soft-anti-affinity"}}
 FLAVORS_AND_LIMITS = (
     compute("versions", "GET /", who="", version=""),
     compute("version", "GET /v2.1/", who="", version=""),
@@ -74,7 +92,7 @@ FLAVORS_AND_LIMITS = (
     compute(
         "group.create",
         "POST /v2.1/os-server-groups",
-        {"server_group": {"name": "{name}", "policy": "soft-anti-affinity"}},
+        _GROUP,
         keep={"server_group": "server_group.id"},
     ),
     compute(
@@ -108,7 +126,16 @@ SERVERS = (
         "DELETE /v2.1/servers/{lost}",
         until=Until(service="compute", path="/v2.1/servers/{lost}"),
     ),
+    compute("server.create, by a reader", "POST /v2.1/servers", _ON_PORT, who="rita"),
+    # The recorded OpenStack's fake volumes take no image, so what becomes of it is not asked.
+    compute("server.create, from a volume", "POST /v2.1/servers", _ON_VOLUME, keep={"on_volume": "server.id"}),
+    compute("server.delete, from a volume", "DELETE /v2.1/servers/{on_volume}", until=_gone("on_volume")),
+    compute("server.create, no disk", "POST /v2.1/servers", _NO_DISK),
     compute("server.list", "GET /v2.1/servers?name=^{name}"),
+    compute("server.show, by a reader", f"GET {_SERVER}", who="rita"),
+    compute("server.delete, by a reader", f"DELETE {_SERVER}", who="rita"),
+    compute("server.stop, by a reader", f"POST {_SERVER}/action", {"os-stop": None}, who="rita"),
+    compute("group.create, by a reader", "POST /v2.1/os-server-groups", _GROUP, who="rita"),
     compute("server.detail", "GET /v2.1/servers/detail?name=^{name}"),
     compute("server.detail, 2.1", "GET /v2.1/servers/detail?name=^{name}", version=""),
     compute("server.detail, one of more", "GET /v2.1/servers/detail?name=^{name}&limit=1"),

@@ -38,6 +38,7 @@ _EXACT = frozenset(
         "device_owner",
         "interface",
         "locked",
+        "message",
         "status",
         "title",
         "visibility",
@@ -46,7 +47,7 @@ _EXACT = frozenset(
 # Objects whose keys are data: all their values are one.
 _MAPS = frozenset({"addresses", "extra_specs", "metadata", "properties"})
 # Of things that others made too: some are over, some are not.
-_SOMETIMES = frozenset({"ended_at"})
+_SOMETIMES = {"ended_at": "2026-01-01T00:00:00.000000"}
 _OR = "(or)"
 
 _FORMATS = {
@@ -66,6 +67,8 @@ _FORMATS = {
     "digits": r"\d+",
     "empty": r"",
 }
+# What is data in a text: ids, names that a walk gives its things, times.
+_DATA = re.compile(r"(shape-)?[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}|shape-[0-9a-f]{8}|\d+\.\d+\.\d+\.\d+")
 _PATTERNS = {name: re.compile(pattern) for name, pattern in _FORMATS.items()}
 
 
@@ -88,11 +91,15 @@ def _reduce(value: Any, field: str) -> Shape:
         return {key: _reduce(item, key) for key, item in value.items()}
     if isinstance(value, list):
         return [_union(_reduce(item, field) for item in value)] if value else []
-    if field in _EXACT and value is not None:
-        return f"={value}"
     if field in _SOMETIMES:
-        return "null|time us" if value is None else _merge("null", _leaf(value))
-    return _leaf(value)
+        return _merge("null", _leaf(value or _SOMETIMES[field]))
+    return _word(value) if field in _EXACT and value is not None else _leaf(value)
+
+
+def _word(value: Any) -> str:
+    """The first line of a refusal's text, without what is data; the value of anything else."""
+    first, *_ = str(value).splitlines() or [""]
+    return f"={_DATA.sub('*', first).strip()}"
 
 
 def _leaf(value: Any) -> str:

@@ -16,7 +16,7 @@ from adapters.sandbox.config import (
     Timing,
     UserConfig,
 )
-from tests.contract.shapes.asking import USERS, Place
+from tests.contract.shapes.asking import READERS, USERS, Place
 
 PASSWORD = "sandbox"
 
@@ -25,9 +25,14 @@ CONFIG = CloudConfig(
     projects=(
         ProjectConfig(name="climate"),
         ProjectConfig(name="genomes"),
-        ProjectConfig(name="tiny", quota=QuotaConfig(instances=1, cores=2, floating_ips=1, volumes=1, volume_gib=10)),
+        ProjectConfig(
+            name="tiny", quota=QuotaConfig(instances=1, cores=2, ram_mib=4096, floating_ips=1, volumes=1, volume_gib=10)
+        ),
     ),
-    users=tuple(UserConfig(name=name, password=PASSWORD, projects=(project,)) for name, project in USERS.items()),
+    users=tuple(
+        UserConfig(name=name, password=PASSWORD, **{"reader_of" if name in READERS else "projects": (project,)})
+        for name, project in USERS.items()
+    ),
     flavors=(
         FlavorConfig(name="m1.tiny", vcpus=1, ram_mib=512, disk_gib=1),
         FlavorConfig(name="m1.small", vcpus=1, ram_mib=2048),

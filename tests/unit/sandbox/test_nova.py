@@ -193,7 +193,7 @@ def test_a_port_that_was_taken_from_its_winner_can_be_deleted(client: Any, clock
     ("more", "status", "words"),
     [
         ({"imageRef": "none"}, 400, "requested image"),
-        ({"flavorRef": "none"}, 400, "flavorRef"),
+        ({"flavorRef": "none"}, 400, "Flavor none could not be found."),
         ({"key_name": "none"}, 400, "key_name"),
         ({"user_data": "not base64!"}, 400, "base64"),
         ({"user_data": "A" * 65536}, 400, "65535"),
