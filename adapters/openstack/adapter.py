@@ -178,4 +178,4 @@ class OpenStack:
 
     def close(self) -> None:
         """Close idle connections; for who drops the adapter."""
-        self._session.close()
+        self._projects.close()

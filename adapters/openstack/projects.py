@@ -100,6 +100,11 @@ class Projects:
         """What `read` finds, of all projects."""
         return [one for some in self.each(read, deadline) for one in some]
 
+    def close(self) -> None:
+        """Close the idle connections of all, the login's own included."""
+        for session in (self._own, *self._sessions.values()):
+            session.close()
+
     # --- put together -------------------------------------------------------------------------------------------
 
     def listing(self, deadline: Deadline, read: ReadSoFar) -> Listing:
@@ -157,6 +162,8 @@ class Projects:
         wanted = [*there] if self._wanted == (EVERY,) else [_chosen(word, there) for word in self._wanted]
         known = self._sessions
         self._sessions = {one: known.get(one) or self._own.for_project(one) for one in wanted}
+        for one in known.keys() - self._sessions.keys():
+            known[one].close()
         self._named = frozenset(wanted)
         return {_words(there[one]): session for one, session in self._sessions.items()}
 
