@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy import func, update
+
+from broker.models.federation import Site
 from tests.api.federation import Federation, list_site, site_document
 from web.compose import Services
 
@@ -86,6 +89,17 @@ def test_a_site_that_was_not_listed_has_an_empty_inventory(federation: Federatio
     found = get(federation, "/sites/later/inventory")
     assert (found["listed_at"], found["total"]["count"], found["kinds"]) == (None, 0, [])
     assert found["total"]["per_hour"] is None
+
+
+def test_a_site_tells_how_far_its_first_listing_is(federation: Federation, services: Services) -> None:
+    assert federation.client.post(f"{API}/sites", json=site_document(federation.cloud, name="later")).status_code == 201
+    with services.sessions.begin() as session:
+        values = {"listing_since": func.clock_timestamp(), "listing_read": 3000}
+        session.execute(update(Site).where(Site.name == "later").values(values))
+    found = get(federation, "/sites/later")
+    assert (found["listed_at"], found["changes_at"], found["listing_read"]) == (None, None, 3000)
+    assert found["listing_since"] is not None
+    assert "3000 things read so far" in federation.client.get("/").text
 
 
 def test_what_is_asked_wrongly_is_refused(federation: Federation) -> None:
