@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
@@ -61,7 +61,7 @@ class Prices:
         if card is None:
             card = self.cards[use.version_id, skus] = rate_card(self.session, use.version_id, skus)
         used = _used(self.session, history, card, period)
-        thing = Thing(use.state, history.disk_gib, history.kind, use.size_gib)
+        thing = Thing(use.state, history.disk_gib, history.kind, use.size_gib, history.volumes)
         return rate(card, period, thing, skus=skus, used=used)
 
     def per_day(self, history: History, *, now: datetime) -> Amount | None:
@@ -122,13 +122,12 @@ def post_charge(prices: Prices, history: History, segment: Segment, *, accounts:
         project_id=history.order.project_id,
         provider=history.provider.name,
         region=history.site.region,
-        remote_id=history.thing(segment.state),
+        remote_id=history.thing(segment.state, segment.sku),
         name=str(history.lease.spec["name"]),
     )
-    session.add_all(
-        charge(segment, row, entry_id=entry_id, resource=resource, grant_id=grant_id)
-        for row, grant_id in split(rated, shares)
-    )
+    for row, grant_id in split(rated, shares):
+        what = replace(resource, remote_id=history.thing(segment.state, row.sku))
+        session.add(charge(segment, row, entry_id=entry_id, resource=what, grant_id=grant_id))
     session.flush()
     if any(share.grant_id is None for share in shares):
         tell_overdraft(prices, history, total.commodity, overdraft_id=accounts.overdraft_id, now=now)

@@ -15,11 +15,12 @@ from accounting.metering import CardSpan, Meter, Sighting, Use, ends_by_word, me
 from accounting.models.charges import Charge, Segment
 from accounting.models.grants import Grant, MoneyHold
 from accounting.models.ledger import Balance
-from broker.meters import ADDRESS_SKU, SKU_OF
+from broker.meters import ADDRESS_SKU, SKU_OF, VOLUME_SKU
 from broker.models.catalogue import CatalogueVersion, Offer, RateCardVersion
 from broker.models.federation import Provider, Site
 from broker.models.leases import Lease, LeaseState, Observation, Part
 from broker.models.workloads import Order, QuoteOffer
+from broker.placement import Volumes
 from broker.remote import PartKind
 from broker.values import Period
 
@@ -113,15 +114,30 @@ class History:
         return [segment for segment in self.segments if segment.id not in self.charged]
 
     def skus_at(self, use: Use) -> tuple[str, ...]:
-        """What is paid for during a use: a thing by itself; or the machine, and its address where it has one."""
-        is_machine = use.state not in (LeaseState.SNAPSHOT, LeaseState.PRESENT)
-        has_address = is_machine and self.address is not None and self.address.covers(use.starts_at)
-        return (use.sku, ADDRESS_SKU) if has_address else (use.sku,)
+        """What is paid for during a use: a thing by itself; or the machine, and the address and volumes it has."""
+        if use.state in (LeaseState.SNAPSHOT, LeaseState.PRESENT):
+            return (use.sku,)
+        skus = [use.sku]
+        if self.address is not None and self.address.covers(use.starts_at):
+            skus.append(ADDRESS_SKU)
+        if self.volumes.number:
+            skus.append(VOLUME_SKU)
+        return tuple(skus)
 
-    def thing(self, state: LeaseState) -> str:
-        """What is charged in a state, as the site calls it: the snapshot, the machine, or what is there instead."""
+    @property
+    def volumes(self) -> Volumes:
+        """Those that its machine has, by what was ordered. They are there as long as it is."""
+        return Volumes.of(self.lease.spec)
+
+    def thing(self, state: LeaseState, sku: str) -> str:
+        """What is charged in a state, as the site calls it: the snapshot, the machine, or what is there instead.
+
+        Of a machine's volumes, the second disk; what it boots from has no name but the machine's.
+        """
         if state is LeaseState.PRESENT:
             return next(iter(self.things.values()))
+        if sku == VOLUME_SKU and PartKind.VOLUME in self.things:
+            return self.things[PartKind.VOLUME]
         kind = PartKind.SNAPSHOT if state is LeaseState.SNAPSHOT else PartKind.SERVER
         return self.things.get(kind, str(self.lease.id))
 

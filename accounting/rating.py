@@ -10,8 +10,9 @@ from uuid import UUID
 
 from accounting.models.charges import Charge, ChargeState, Segment
 from broker.errors import PriceUnknown
-from broker.meters import ADDRESS_SKU, SNAPSHOT_SKU, VOLUME_SKU, Meter, kept, present
+from broker.meters import ADDRESS_SKU, SNAPSHOT_SKU, VOLUME_SKU, Meter, attached, kept, present
 from broker.models.leases import LeaseState
+from broker.placement import NO_VOLUMES, Volumes
 from broker.pricing import PricePart, RateCard, amount
 from broker.remote import PartKind
 from broker.values import STORED, Amount, Period, Unit, exact, utc
@@ -78,24 +79,28 @@ class Thing:
         disk_gib: the size that its snapshot is paid for; 0 is unknown.
         kind: of what is PRESENT.
         size_gib: of that, None where the site does not say.
+        volumes: of the machine, paid in full in every state.
     """
 
     state: LeaseState
     disk_gib: int = 0
     kind: PartKind | None = None
     size_gib: Decimal | None = None
+    volumes: Volumes = NO_VOLUMES
 
     def meter(self, card: RateCard, sku: str) -> Meter:
         """What it uses of a SKU; raises `PriceUnknown`."""
         if self.kind is not None:
             return present(card, self.kind, self.size_gib)
+        if sku == VOLUME_SKU:
+            return attached(card, self.volumes)
         return kept(card, self.disk_gib) if sku == SNAPSHOT_SKU else _by_time(card, sku, self.state)
 
 
 def rate(
     card: RateCard, period: Period, thing: Thing, *, skus: Collection[str], used: Mapping[str, Decimal]
 ) -> tuple[Rated, ...]:
-    """What a lease costs over `period`, per SKU and tier. An address costs the same in every state of its machine.
+    """What a lease costs over `period`, per SKU and tier. An address and volumes cost the same in every state.
 
     Args:
         card: the rate card version in force.

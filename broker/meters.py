@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Final
 
 from broker.errors import PriceUnknown
-from broker.placement import Assumptions, CostLine, Workload
+from broker.placement import NO_VOLUMES, Assumptions, CostLine, Volumes, Workload
 from broker.pricing import RateCard, amount
 from broker.remote import MachineState, PartKind
 from broker.values import Amount, Period, Unit, exact
@@ -67,8 +67,12 @@ def held(workload: Workload, assumed: Assumptions, *, now: datetime) -> Held:
     return Held(Period(now, end), Period(end, end + workload.keep_snapshot + assumed.settle_time))
 
 
-def running(card: RateCard, offer: str, *, count: int, has_address: bool) -> tuple[Meter, ...]:
-    """What `count` running machines of an offer (by its name) use. An address is paid in full in every state.
+def running(
+    card: RateCard, offer: str, *, count: int, has_address: bool, volumes: Volumes = NO_VOLUMES
+) -> tuple[Meter, ...]:
+    """What `count` running machines of an offer (by its name) use, each with these volumes.
+
+    An address and volumes are paid in full in every state.
 
     Raises:
         PriceUnknown: the card lacks a SKU, a unit of time or the price of running.
@@ -79,6 +83,8 @@ def running(card: RateCard, offer: str, *, count: int, has_address: bool) -> tup
         meters.append(Meter("public address", ADDRESS_SKU, machines, Decimal(1)))
     for meter in meters:
         _require_time(card, meter.sku)
+    if volumes.number:
+        meters.append(attached(card, volumes, count=count))
     return tuple(meters)
 
 
@@ -90,6 +96,22 @@ def _require_time(card: RateCard, sku: str) -> None:
             hint=f"Give {sku} a price per hour or per second.",
             sku=sku,
         )
+
+
+def attached(card: RateCard, volumes: Volumes, *, count: int = 1) -> Meter:
+    """What the volumes of `count` machines use, by their size. One meter, as a provider's tiers see one SKU.
+
+    Raises:
+        PriceUnknown: the card does not sell volumes per GiB and hour.
+    """
+    component = "volume" if not volumes.boot_gib else "boot volume" if not volumes.second_gib else "volumes"
+    return _stored(card, component, VOLUME_SKU, Decimal(volumes.total_gib) * count)
+
+
+def sells_volumes(card: RateCard) -> bool:
+    """Whether a volume has a price there: per GiB and hour."""
+    found = card.prices.get(VOLUME_SKU)
+    return found is not None and found.unit is Unit.GIB_HOUR
 
 
 def kept(card: RateCard, disk_gib: int, *, count: int = 1) -> Meter:

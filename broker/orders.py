@@ -164,6 +164,8 @@ def _new_lease(
         instance_type=offer.remote_id,
         image=picked.image_remote_id,
         disk_gib=workload.disk_gib,
+        boot_volume_gib=picked.boot_volume_gib,
+        volume_gib=workload.volume_gib,
         public_address=workload.public_address,
         ssh_key=workload.ssh_key,
         user_data=workload.user_data,
@@ -393,7 +395,6 @@ def _hold_with(session: Session, order: Order, lease: Lease, following: QuoteOff
         .execution_options(populate_existing=True)
     )
     runs = runs_of(session, order, others, so_far, until=None, now=now)
-    assert following.offer_id is not None, "a machine has an instance type"
-    runs += runs_elsewhere(session, order, lease, following.offer_id, now=now)
+    runs += runs_elsewhere(session, order, lease, following, now=now)
     amounts = whole_hold(Rates(session, now), so_far, runs)
     ledger.extend(session, order.id, amounts, max(run.period.end for run in runs), now=now)

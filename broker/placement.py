@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any, Final, Self
 from uuid import UUID
 
 from broker.pricing import RateCard
@@ -14,7 +15,10 @@ from broker.values import Amount, Commodity, Quantity
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """A validated workload document of kind `machine`. Sizes are minima; empty tuples mean "any"."""
+    """A validated workload document of kind `machine`. Sizes are minima; empty tuples mean "any".
+
+    `volume_gib` is a second disk, of exactly that size; 0: none.
+    """
 
     name: str
     project: str
@@ -24,6 +28,7 @@ class Workload:
     duration: timedelta
     count: int = 1
     disk_gib: int = 0
+    volume_gib: int = 0
     gpus: int = 0
     gpu_model: str | None = None
     arch: str | None = None
@@ -38,9 +43,36 @@ class Workload:
 
 
 @dataclass(frozen=True, slots=True)
+class Volumes:
+    """The volumes of one machine, in whole GiB: in the place of its root disk, and its second disk. 0: it has none."""
+
+    boot_gib: int = 0
+    second_gib: int = 0
+
+    @classmethod
+    def of(cls, spec: Mapping[str, Any]) -> Self:
+        """As a lease's stored spec has them. What is no machine, or older than volumes, has none."""
+        return cls(spec.get("boot_volume_gib", 0), spec.get("volume_gib", 0))
+
+    @property
+    def number(self) -> int:
+        """How many there are."""
+        return bool(self.boot_gib) + bool(self.second_gib)
+
+    @property
+    def total_gib(self) -> int:
+        """All of them together."""
+        return self.boot_gib + self.second_gib
+
+
+NO_VOLUMES: Final = Volumes()
+
+
+@dataclass(frozen=True, slots=True)
 class CatalogueSite:
     """A site as placement sees it. `free` maps a quota resource to what is left, None for unlimited.
 
+    It has block storage where it reports a quota of it (`volume_gib`), however small.
     `images` maps every name a workload may use to (remote id, minimum disk GiB, minimum memory MiB). `card` None means
     that no price is known. `trouble` says why nothing can be started there now, None where it can; `caution` what
     to know before.
@@ -148,7 +180,8 @@ class Candidate:
     """A surviving offer, priced for the whole workload (all members).
 
     `hold` is what must be free: more than `total`, as it covers the stop ladder too, save where a workload is longer
-    than the window of one hold.
+    than the window of one hold. `boot_volume_gib` is the size of each machine's root disk where that is a volume; 0: it
+    is the offer's own.
     """
 
     offer: CatalogueOffer
@@ -157,6 +190,7 @@ class Candidate:
     hold: Amount
     hourly: Amount
     lines: tuple[CostLine, ...]
+    boot_volume_gib: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,17 +18,21 @@ from broker.models.federation import Site
 from broker.models.holds import QuotaHold, QuotaPool
 from broker.models.leases import Lease
 from broker.models.workloads import QuoteOffer
-from broker.placement import Workload
+from broker.placement import Volumes, Workload
 from broker.values import plain
 
 MEMORY, CORES, INSTANCES, ADDRESSES = "memory_mib", "cores", "instances", "floating_ips"
+VOLUMES, VOLUME_GIB = "volumes", "volume_gib"
 
 
-def needs(offer: Offer, workload: Workload) -> Mapping[str, Decimal]:
+def needs(offer: Offer, workload: Workload, *, boot_volume_gib: int) -> Mapping[str, Decimal]:
     """What one machine takes from the site's quota, per resource."""
     wanted = {INSTANCES: Decimal(1), CORES: Decimal(offer.cores), MEMORY: Decimal(offer.memory_mib)}
     if workload.public_address:
         wanted[ADDRESSES] = Decimal(1)
+    volumes = Volumes(boot_volume_gib, workload.volume_gib)
+    if volumes.number:
+        wanted |= {VOLUMES: Decimal(volumes.number), VOLUME_GIB: Decimal(volumes.total_gib)}
     return wanted
 
 
@@ -75,7 +79,7 @@ def take_quota(
     site = session.get_one(Site, picked.site_id)
     if site.observe_only or not site.is_enabled:
         raise Conflict(f"site {site.name} takes no orders now", hint="Choose another offer of the quote.")
-    wanted = needs(offer, workload)
+    wanted = needs(offer, workload, boot_volume_gib=picked.boot_volume_gib)
     pools = list(
         session.scalars(
             select(QuotaPool)

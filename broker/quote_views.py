@@ -22,7 +22,11 @@ from broker.workloads import document as canonical
 
 @dataclass(frozen=True, slots=True)
 class OfferView:
-    """A ranked offer, priced for the whole workload. `offer` is the instance type's name."""
+    """A ranked offer, priced for the whole workload.
+
+    `offer` is the instance type's name; `disk_gib` the root disk that a machine gets, a volume where the type's own is
+    too small.
+    """
 
     rank: int
     site: str
@@ -113,7 +117,7 @@ def _stored(picked: QuoteOffer, offer: Offer, site: str) -> OfferView:
         offer=offer.name,
         cores=offer.cores,
         memory_mib=offer.memory_mib,
-        disk_gib=offer.disk_gib,
+        disk_gib=picked.boot_volume_gib or offer.disk_gib,
         gpus=offer.gpus,
         total=Amount.of(picked.total, picked.commodity),
         hold=Amount.of(picked.hold, picked.commodity),
@@ -130,7 +134,7 @@ def _ranked(candidate: Candidate, rank: int) -> OfferView:
         offer=offer.name,
         cores=offer.cores,
         memory_mib=offer.memory_mib,
-        disk_gib=offer.disk_gib,
+        disk_gib=candidate.boot_volume_gib or offer.disk_gib,
         gpus=offer.gpus,
         total=candidate.total.stored(),
         hold=candidate.hold.stored(),

@@ -156,6 +156,7 @@ def _offer(workload: Workload, candidate: Candidate, *, rank: int) -> QuoteOffer
         offer_id=candidate.offer.offer_id,
         rate_card_version_id=card.version_id,
         image_remote_id=candidate.site.images[workload.image][0],
+        boot_volume_gib=candidate.boot_volume_gib,
         commodity=candidate.total.commodity.code,
         total=candidate.total.stored().value,
         hold=candidate.hold.stored().value,

@@ -5,13 +5,19 @@ their ids, which are UUIDv7; size and price from the machine's type, at today's 
 What is lost stays lost, and the rows say so: the quote is marked `rebuilt` and has expired, the image is `unknown`, a
 workload of three machines comes back as three of one, and an end that was extended is the former one again. That a
 snapshot was to be kept is known only where one was taken: its tags say until when.
+
+The second disk is known by its tags. A root disk that is a volume has none: the cloud made it with the machine, and it
+is told by that, a volume in the machine that was made between its making and its first running. What a person put into
+it at just that time is taken for it; and where the site names no times, a root disk that is a volume is lost, and not
+charged, unless the machine's type has no disk of its own: then the machine is not taken back until it shows.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
+from decimal import ROUND_CEILING
 from typing import Final
 from uuid import UUID
 
@@ -21,13 +27,14 @@ from sqlalchemy.orm import Session
 from broker import meters
 from broker.catalogue import rate_card
 from broker.errors import NotFound, PriceUnknown
+from broker.lost import Find, moment_of
 from broker.models.catalogue import CatalogueVersion, Offer, RateCardVersion
 from broker.models.federation import Provider, Site
 from broker.models.holds import QuotaHold, QuotaPool
 from broker.models.leases import ENDING, Desired, LaunchAttempt, Lease, LeaseState, Outcome, Part, lease_state
 from broker.models.people import Project
 from broker.models.workloads import Order, OrderState, Quote, QuoteOffer, WorkloadRow
-from broker.placement import Assumptions, Workload
+from broker.placement import Assumptions, Volumes, Workload
 from broker.ports import CloudAdapter
 from broker.pricing import RateCard
 from broker.quota import needs
@@ -37,88 +44,28 @@ from broker.remote import (
     MachineSpec,
     MachineState,
     PartKind,
-    RemoteMachine,
-    RemotePart,
-    RemoteSnapshot,
-    SnapshotState,
-    Tags,
+    RemoteThing,
 )
 from broker.restored import LEAP
 from broker.values import Period, new_id
-from broker.workloads import MAX_DURATION, MAX_KEEP, document, workload_digest
+from broker.workloads import MAX_DURATION, document, workload_digest
 
 # Stands where a row wants the image, which no site tells of a machine.
 UNKNOWN_IMAGE: Final = "unknown"
 
 _OUR_ENDING: Final = re.compile(r"-?leeway-[0-9a-f]{32}\Z")
 _WORKLOAD_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-_UUID7: Final = 7
 _SECOND: Final = timedelta(seconds=1)
-_POWER: Final = {MachineState.STOPPED: Desired.STOPPED, MachineState.SHELVED: Desired.SHELVED}
-
-
-@dataclass(frozen=True, slots=True)
-class Find:
-    """What a listing shows of one lease that no row knows. `seen_at`: its start."""
-
-    site_id: UUID
-    scope: str
-    seen_at: datetime
-    machine: RemoteMachine
-    tags: Tags
-    things: tuple[RemotePart, ...]
-
-    @property
-    def has_address(self) -> bool:
-        """Whether a public address is among the parts."""
-        return any(thing.kind is PartKind.ADDRESS for thing in self.things)
-
-    @property
-    def ordered_at(self) -> datetime:
-        """When the lease was made: its id says so."""
-        return min(_moment_of(self.tags.lease) or self.machine.created_at or self.seen_at, self.seen_at)
-
-    @property
-    def duration(self) -> timedelta:
-        """How long it was to run: the tags hold the end as it was before the machine ran."""
-        return max(self.tags.until - self.ordered_at, _SECOND)
-
-    @property
-    def snapshot(self) -> RemoteSnapshot | None:
-        """The snapshot of its disk: a whole one, if there is one."""
-        found = [thing for thing in self.things if isinstance(thing, RemoteSnapshot)]
-        return min(found, key=lambda one: one.state is not SnapshotState.READY, default=None)
-
-    @property
-    def saved_at(self) -> datetime:
-        """When its snapshot was asked for."""
-        tags = self.tags if self.snapshot is None or self.snapshot.tags is None else self.snapshot.tags
-        return min(_moment_of(tags.attempt) or self.seen_at, self.seen_at)
-
-    @property
-    def keep(self) -> timedelta | None:
-        """For how long a snapshot is to be kept, in whole seconds; None where none was taken yet."""
-        if self.snapshot is None or self.snapshot.tags is None:
-            return None
-        whole = -(-(self.snapshot.tags.until - self.saved_at) // _SECOND) * _SECOND
-        return min(max(whole, _SECOND), MAX_KEEP)
-
-    @property
-    def desired(self) -> Desired:
-        """As it is: whoever powered it off meant to. What is being deleted, or never came up, is to go."""
-        state = self.machine.state
-        if state is MachineState.DELETING or (state is MachineState.ERROR and self.machine.launched_at is None):
-            return Desired.GONE if self.keep is None else Desired.SNAPSHOT
-        return _POWER.get(state, Desired.RUNNING)
 
 
 @dataclass(frozen=True, slots=True)
 class Ware:
-    """What the machine is sold as: its offer, and what runs for it by the rate card in force."""
+    """What the machine is sold as: its offer, its volumes, and what runs for it by the rate card in force."""
 
     offer: Offer
     card: RateCard
     meters: tuple[meters.Meter, ...]
+    volumes: Volumes
 
 
 # --- what it is --------------------------------------------------------------------------------------------------
@@ -156,21 +103,43 @@ def ware_of(session: Session, find: Find, *, now: datetime) -> Ware:
             f"provider {provider} has no rate card in force",
             hint="Import one (`leeway rate-card import`), and the next listing takes it back.",
         )
-    card = rate_card(session, version.id, (offer.name, meters.ADDRESS_SKU))
-    return Ware(offer, card, meters.running(card, offer.name, count=1, has_address=find.has_address))
+    volumes = Volumes(_boot_gib(find, offer), _second_gib(find))
+    card = rate_card(session, version.id, (offer.name, meters.ADDRESS_SKU, meters.VOLUME_SKU))
+    used = meters.running(card, offer.name, count=1, has_address=find.has_address, volumes=volumes)
+    return Ware(offer, card, used, volumes)
+
+
+def _boot_gib(find: Find, offer: Offer) -> int:
+    """Of what it boots from, where that is a volume: the first that was made with it."""
+    found = min(find.boot_disks, key=lambda disk: (disk.created_at, disk.remote_id), default=None)
+    if found is None and offer.disk_gib:
+        return 0
+    return _whole_gib(find, found, "the volume that it boots from")
+
+
+def _second_gib(find: Find) -> int:
+    """Of its second disk; 0: it has none."""
+    parts = [thing.remote_id for thing in find.things if thing.kind is PartKind.VOLUME]
+    if not parts:
+        return 0
+    there = next((disk for disk in find.disks if disk.remote_id in parts), None)
+    return _whole_gib(find, there, "its second disk")
+
+
+def _whole_gib(find: Find, disk: RemoteThing | None, what: str) -> int:
+    if disk is None or disk.size_gib is None:
+        raise PriceUnknown(
+            f"the site does not say how large {what} is, so what {find.machine.name} costs is not known",
+            hint="The next listing that shows it takes the machine back.",
+            sku=meters.VOLUME_SKU,
+        )
+    return int(disk.size_gib.to_integral_value(ROUND_CEILING))
 
 
 def _name(find: Find) -> str:
     """The person's own, as far as the machine's name has it."""
     name = _OUR_ENDING.sub("", find.machine.name)
     return name if _WORKLOAD_NAME.fullmatch(name) else f"taken-back-{find.tags.lease.hex[-12:]}"
-
-
-def _moment_of(identifier: UUID) -> datetime | None:
-    """When a UUIDv7 was made; None for another kind."""
-    if identifier.version != _UUID7:
-        return None
-    return datetime.fromtimestamp((identifier.int >> 80) / 1000, tz=UTC)
 
 
 # --- its rows ----------------------------------------------------------------------------------------------------
@@ -215,6 +184,7 @@ def _workload(find: Find, ware: Ware) -> Workload:
         cores=ware.offer.cores,
         memory_mib=ware.offer.memory_mib,
         duration=min(whole, MAX_DURATION),
+        volume_gib=ware.volumes.second_gib,
         public_address=find.has_address,
         keep_snapshot=find.keep,
     )
@@ -238,6 +208,7 @@ def _quote(session: Session, find: Find, ware: Ware, *, workload_id: UUID, assum
         offer_id=ware.offer.id,
         rate_card_version_id=card.version_id,
         image_remote_id=UNKNOWN_IMAGE,
+        boot_volume_gib=ware.volumes.boot_gib,
         commodity=card.currency.code,
         total=meters.cost(ware.meters, card, period).stored().value,
         hold=meters.cost(ware.meters, card, held).stored().value,
@@ -276,6 +247,8 @@ def add_lease(session: Session, find: Find, ware: Ware, *, order: Order, assumed
         instance_type=ware.offer.remote_id,
         image=UNKNOWN_IMAGE,
         public_address=find.has_address,
+        boot_volume_gib=ware.volumes.boot_gib,
+        volume_gib=ware.volumes.second_gib,
     )
     lease = Lease(
         id=find.tags.lease,
@@ -315,7 +288,7 @@ def add_parts(session: Session, adapter: CloudAdapter, find: Find, lease: Lease)
     for position, kind in enumerate(kind for kind in PartKind if kind in chosen):
         thing, spec = chosen[kind], plan.get(kind)
         assert thing.tags is not None, "it was grouped by them"
-        made_at = min(_moment_of(thing.tags.attempt) or find.ordered_at, find.seen_at)
+        made_at = min(moment_of(thing.tags.attempt) or find.ordered_at, find.seen_at)
         part = Part(
             lease_id=lease.id,
             kind=kind,
@@ -347,7 +320,7 @@ def add_parts(session: Session, adapter: CloudAdapter, find: Find, lease: Lease)
 
 def add_quota(session: Session, find: Find, ware: Ware) -> None:
     """The site counts it already, so nothing need be free."""
-    wanted = needs(ware.offer, _workload(find, ware))
+    wanted = needs(ware.offer, _workload(find, ware), boot_volume_gib=ware.volumes.boot_gib)
     pools = session.scalars(
         select(QuotaPool)
         .where(QuotaPool.site_id == find.site_id, QuotaPool.resource.in_(list(wanted)))

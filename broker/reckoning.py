@@ -24,7 +24,7 @@ from broker.models.catalogue import Offer, RateCardVersion
 from broker.models.federation import Provider, Site
 from broker.models.leases import ENDING, Desired, Lease, LeaseState, Observation, Part
 from broker.models.workloads import Order, Quote, QuoteOffer
-from broker.placement import Assumptions
+from broker.placement import NO_VOLUMES, Assumptions, Volumes
 from broker.ports import SoFar
 from broker.pricing import RateCard
 from broker.quotes import assumptions_of
@@ -43,15 +43,16 @@ class Ware:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A machine of an offer that may run over the period, with a public address or without."""
+    """A machine of an offer that may run over the period, with a public address or without, and with its volumes."""
 
     offer_id: UUID
     has_address: bool
     period: Period
+    volumes: Volumes = NO_VOLUMES
 
     def meters(self, ware: Ware) -> tuple[meters.Meter, ...]:
         """What it uses."""
-        return meters.running(ware.card, ware.name, count=1, has_address=self.has_address)
+        return meters.running(ware.card, ware.name, count=1, has_address=self.has_address, volumes=self.volumes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +152,7 @@ class Rates:
             .where(Offer.id == offer_id)
         ).one()
         version_id = _required(row.version_id, row.provider)
-        skus = (row.name, meters.ADDRESS_SKU, meters.SNAPSHOT_SKU)
+        skus = (row.name, *set(meters.SKU_OF.values()))
         return Ware(rate_card(self.session, version_id, skus), row.name, row.disk_gib)
 
 
@@ -184,7 +185,7 @@ def use_of(session: Session, lease: Lease, period: Period) -> Run | Present:
     offer_id = session.get_one(QuoteOffer, lease.quote_offer_id).offer_id
     if offer_id is None:
         return _present(session, lease, period)
-    return Run(offer_id, bool(lease.spec.get("public_address")), period)
+    return Run(offer_id, bool(lease.spec.get("public_address")), period, Volumes.of(lease.spec))
 
 
 def runs_of(
@@ -198,12 +199,14 @@ def runs_of(
     ]
 
 
-def runs_elsewhere(session: Session, order: Order, lease: Lease, offer_id: UUID, *, now: datetime) -> list[Use]:
+def runs_elsewhere(session: Session, order: Order, lease: Lease, following: QuoteOffer, *, now: datetime) -> list[Use]:
     """What the lease's member may use where it is started anew at another offer: from now on, for all of its time."""
+    assert following.offer_id is not None, "a machine has an instance type"
+    volumes = Volumes(following.boot_volume_gib, Volumes.of(lease.spec).second_gib)
     end = max(now, paid_until(order, now + order.duration)) + margin_of(session, order, lease)
-    uses: list[Use] = [Run(offer_id, bool(lease.spec.get("public_address")), Period(now, end))]
+    uses: list[Use] = [Run(following.offer_id, bool(lease.spec.get("public_address")), Period(now, end), volumes)]
     if lease.keep is not None:
-        uses.append(Kept(offer_id, Period(end, end + lease.keep + _assumed(session, order).settle_time)))
+        uses.append(Kept(following.offer_id, Period(end, end + lease.keep + _assumed(session, order).settle_time)))
     return uses
 
 

@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 from broker import rebuilt
 from broker.errors import Conflict, GrantExhausted, NotFound, RateMissing, Rejected
 from broker.extensions import HOLD_REFUSED
+from broker.lost import Find
 from broker.models.leases import Lease
 from broker.models.people import Project
 from broker.models.workloads import Order, Quote, QuoteOffer
@@ -29,9 +30,8 @@ from broker.orders import RECONCILE
 from broker.placement import Assumptions
 from broker.ports import CloudAdapter
 from broker.quotes import assumptions_of
-from broker.rebuilt import Find
 from broker.reckoning import Rates, runs_of, whole_hold
-from broker.remote import Listing, MachineState, PartKind, RemoteMachine, RemotePart
+from broker.remote import Listing, MachineState, PartKind, RemoteMachine, RemotePart, ThingKind
 from broker.restored import HINT, acts
 from broker.timeline import Concern, raise_finding, tell_order
 from broker.tools import Tools
@@ -70,7 +70,7 @@ def take_back(
         try:
             with writing() as session:
                 _require_lost(session, lease_id)
-                find = _find(things, site_id=site_id, scope=listing.scope, seen_at=seen_at)
+                find = _find(things, listing, site_id=site_id, seen_at=seen_at)
                 _take_back(session, tools, adapter, find)
         except Rejected as refusal:
             left += [Left(thing, refusal.detail, refusal.hint or "Delete it at the site.") for thing in things]
@@ -86,7 +86,7 @@ def _require_lost(session: Session, lease_id: UUID) -> None:
         raise Conflict("Leeway only observes", hint=HINT)
 
 
-def _find(things: Sequence[RemotePart], *, site_id: UUID, scope: str, seen_at: datetime) -> Find:
+def _find(things: Sequence[RemotePart], listing: Listing, *, site_id: UUID, seen_at: datetime) -> Find:
     """Of several machines the one that runs is taken; the others are then leftovers of its lease."""
     machines = [(thing, thing.tags) for thing in things if isinstance(thing, RemoteMachine) and thing.tags is not None]
     if not machines:
@@ -100,7 +100,13 @@ def _find(things: Sequence[RemotePart], *, site_id: UUID, scope: str, seen_at: d
     machine, tags = min(
         machines, key=lambda one: (one[0].state is not MachineState.RUNNING, one[1].attempt, one[0].remote_id)
     )
-    return Find(site_id, scope, seen_at, machine, tags, tuple(things))
+    disks = tuple(
+        thing
+        for thing in listing.things
+        if thing.kind is ThingKind.VOLUME
+        and (thing.attached_to == machine.remote_id or (thing.tags is not None and thing.tags.lease == tags.lease))
+    )
+    return Find(site_id, listing.scope, seen_at, machine, tags, tuple(things), disks)
 
 
 def _take_back(session: Session, tools: Tools, adapter: CloudAdapter, find: Find) -> None:

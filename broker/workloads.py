@@ -43,6 +43,7 @@ _ALIASES = {
     "ram": "memory",
     "mem": "memory",
     "storage": "disk",
+    **dict.fromkeys(("volumes", "data_disk", "second_disk", "extra_disk", "scratch"), "volume"),
     "gpu": "gpus",
     "architecture": "arch",
     "user_data": "cloud_init",
@@ -139,6 +140,7 @@ class _Resources(_Part):
     cores: Annotated[int, Field(ge=1, le=4096)]
     memory: Annotated[int, Field(ge=1, le=_MAX_MEMORY_MIB), _with(lambda value, field: mebibytes(value, field=field))]
     disk: Annotated[int, Field(ge=0, le=_MAX_DISK_GIB), _with(lambda value, field: gibibytes(value, field=field))] = 0
+    volume: Annotated[int, Field(ge=0, le=_MAX_DISK_GIB), _with(lambda value, field: gibibytes(value, field=field))] = 0
     gpus: Annotated[int, Field(ge=0, le=64)] = 0
     gpu_model: (
         Annotated[
@@ -219,6 +221,7 @@ def document(workload: Workload) -> dict[str, object]:
         cores=workload.cores,
         memory=show_memory(workload.memory_mib),
         disk=f"{workload.disk_gib} GiB" if workload.disk_gib else None,
+        volume=f"{workload.volume_gib} GiB" if workload.volume_gib else None,
         gpus=workload.gpus or None,
         gpu_model=workload.gpu_model,
         arch=workload.arch,
@@ -281,6 +284,7 @@ def _workload(machine: _Machine) -> Workload:
         duration=machine.duration,
         count=machine.count,
         disk_gib=resources.disk,
+        volume_gib=resources.volume,
         gpus=resources.gpus,
         gpu_model=resources.gpu_model,
         arch=resources.arch,

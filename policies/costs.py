@@ -8,6 +8,7 @@ from broker.errors import PriceUnknown
 from broker.meters import cost, cost_lines, held, hourly, kept, running
 from broker.placement import Assumptions, Candidate, CatalogueOffer, CatalogueSite, Workload
 from broker.values import Amount, Period
+from policies.disks import volumes
 
 
 def price(
@@ -27,7 +28,8 @@ def price(
         raise PriceUnknown(
             f"site {site.name} has no rate card", hint="Its operator must import one first.", site=site.name
         )
-    meters = running(card, offer.name, count=workload.count, has_address=workload.public_address)
+    disks = volumes(workload, site, offer)
+    meters = running(card, offer.name, count=workload.count, has_address=workload.public_address, volumes=disks)
     covered = held(workload, assumptions, now=now)
     end = now + workload.duration
     lines = list(cost_lines(meters, card, Period(now, end)))
@@ -43,4 +45,5 @@ def price(
         hold=hold,
         hourly=hourly(meters, card),
         lines=tuple(lines),
+        boot_volume_gib=disks.boot_gib,
     )

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from uuid import UUID
 
+from broker.meters import VOLUME_SKU
 from broker.placement import Candidate, CatalogueSite, Reason, SiteVerdict
 from broker.units import counted, show_duration, show_memory
 from broker.values import plain
-from policies.requirements import QUOTA, Case, Clause, Judgement, needs, wanted_disk
+from policies.disks import Obstacle, image_disk, obstacle, wanted_disk
+from policies.requirements import QUOTA, Case, Clause, Judgement, needs
 
 # A site's reasons come from at most so many of its offers: the nearest ones.
 _NEAREST = 3
@@ -18,6 +20,16 @@ _QUOTA_WORDS = {
     Clause.QUOTA_CORES: "cores",
     Clause.QUOTA_MEMORY: "of memory",
     Clause.QUOTA_ADDRESSES: "public addresses",
+    Clause.QUOTA_VOLUMES: "volumes",
+    Clause.QUOTA_STORAGE: "of block storage",
+}
+# Quotas of sizes, and how many MiB their units have.
+_MIB = {Clause.QUOTA_MEMORY: 1, Clause.QUOTA_STORAGE: 1024}
+# Why no volume stands in for a disk that is too small: what there is, and what to do besides asking for less.
+_INSTEAD = {
+    Obstacle.NO_STORAGE: ("no block storage", None),
+    Obstacle.NO_PRICE: (f"no price for {VOLUME_SKU}", f"have its operator price {VOLUME_SKU}"),
+    Obstacle.SNAPSHOT: ("no snapshot is made of a volume", "leave keep_snapshot out"),
 }
 
 
@@ -92,9 +104,8 @@ def _no_offers(site: CatalogueSite) -> Reason:
 
 
 def _quota_reason(case: Case, clause: Clause) -> Reason:
-    each = needs(case.workload, case.offer)[clause]
+    each = needs(case)[clause]
     free = max(case.site.free.get(QUOTA[clause]) or Decimal(0), Decimal(0))
-    amount = show_memory if clause is Clause.QUOTA_MEMORY else plain
     noun = _QUOTA_WORDS[clause]
     room = int(free // each)
     if room:
@@ -103,10 +114,14 @@ def _quota_reason(case: Case, clause: Clause) -> Reason:
         hint = f"Stop something at {case.site.name}, or ask its operator for more quota."
     return Reason(
         clause.value,
-        f"{amount(each * case.workload.count)} {noun} of quota",
-        f"{amount(free)} free ({case.offer.name})",
+        f"{_amount(each * case.workload.count, clause)} {noun} of quota",
+        f"{_amount(free, clause)} free ({case.offer.name})",
         hint,
     )
+
+
+def _amount(amount: Decimal, clause: Clause) -> str:
+    return show_memory(amount * _MIB[clause]) if clause in _MIB else plain(amount)
 
 
 def _price_reason(judgement: Judgement, clause: Clause) -> Reason:
@@ -141,22 +156,36 @@ def _image(case: Case) -> tuple[str, str, str]:
     return case.workload.image, shown or "no images", "Choose an image that the site has."
 
 
-def _image_minimum(case: Case, *, disk: bool) -> tuple[str, str, str]:
-    _, disk_gib, memory_mib = case.site.images[case.workload.image]
-    wanted, offered = (disk_gib * 1024, case.offer.disk_gib * 1024) if disk else (memory_mib, case.offer.memory_mib)
-    key = "disk" if disk else "memory"
+def _image_memory(case: Case) -> tuple[str, str, str]:
+    _, _, wanted = case.site.images[case.workload.image]
     return (
         f"{show_memory(wanted)} for image {case.workload.image}",
-        f"{show_memory(offered)} ({case.offer.name})",
-        f"Ask for resources.{key} of {show_memory(wanted)}, or choose a smaller image.",
+        f"{show_memory(case.offer.memory_mib)} ({case.offer.name})",
+        f"Ask for resources.memory of {show_memory(wanted)}, or choose a smaller image.",
     )
 
 
+def _image_disk(case: Case) -> tuple[str, str, str]:
+    wanted = image_disk(case.workload, case.site)
+    less = f"ask for resources.disk of {wanted} GiB, or choose a smaller image"
+    return f"{wanted} GiB for image {case.workload.image}", *_small_disk(case, less)
+
+
 def _disk(case: Case) -> tuple[str, str, str]:
-    wanted, offered = wanted_disk(case.workload), case.offer.disk_gib
-    if not offered:
-        return f"{wanted} GiB", f"none ({case.offer.name})", "It starts only from a volume, which comes later."
-    return f"{wanted} GiB", f"{offered} GiB ({case.offer.name})", f"Ask for {offered} GiB."
+    offered = case.offer.disk_gib
+    return f"{wanted_disk(case.workload)} GiB", *_small_disk(case, f"ask for {offered} GiB" if offered else None)
+
+
+def _small_disk(case: Case, less: str | None) -> tuple[str, str]:
+    """Words for a root disk that is too small, and why no volume takes its place. `less`: a way out without one."""
+    found = obstacle(case.workload, case.site)
+    if found is None:
+        raise ValueError("a disk that is too small failed, though a volume could take its place")
+    why, other = _INSTEAD[found]
+    there = f"{case.offer.disk_gib} GiB" if case.offer.disk_gib else "none"
+    hints = [hint for hint in (less, other) if hint is not None] or ["look elsewhere: it starts only from a volume"]
+    told = ", or ".join(hints)
+    return f"{there} ({case.offer.name}), and {why}", f"{told[0].upper()}{told[1:]}."
 
 
 def _stated(wanted: str | None, offered: str | None, case: Case, key: str) -> tuple[str, str, str]:
@@ -191,7 +220,12 @@ _WORDS: Mapping[Clause, Callable[[Case], tuple[str, str, str]]] = {
         f"Ask for {show_memory(case.offer.memory_mib)}.",
     ),
     Clause.DISK: _disk,
-    Clause.IMAGE_MEMORY: lambda case: _image_minimum(case, disk=False),
-    Clause.IMAGE_DISK: lambda case: _image_minimum(case, disk=True),
+    Clause.IMAGE_MEMORY: _image_memory,
+    Clause.IMAGE_DISK: _image_disk,
+    Clause.VOLUME: lambda case: (
+        f"a volume of {case.workload.volume_gib} GiB",
+        "no block storage",
+        "Leave resources.volume out, or look elsewhere.",
+    ),
     Clause.EXCHANGE_RATE: _exchange_rate,
 }

@@ -9,10 +9,11 @@ from datetime import datetime
 from decimal import ROUND_CEILING, Decimal
 from difflib import get_close_matches
 
-from broker.meters import ADDRESS_SKU, SNAPSHOT_SKU
+from broker.meters import ADDRESS_SKU, SNAPSHOT_SKU, VOLUME_SKU
 from broker.placement import Assumptions, Workload
 from broker.units import counted, show_memory
 from broker.values import Amount, exact, plain
+from policies.disks import Obstacle, obstacle, volumes
 from policies.requirements import QUOTA, Clause, Judgement, judge, needs
 
 # How many offers are looked at, and how many changes are told.
@@ -79,19 +80,42 @@ def _change(judgement: Judgement, clause: Clause, workload: Workload) -> Change 
 
 
 def _fewer(judgement: Judgement, clause: Clause, workload: Workload) -> Change | None:
-    """As many machines as every short quota takes; without addresses where none is left."""
+    """As many machines as every short quota takes; without what not even one of them can have, where that can be."""
     case = judgement.case
     rooms = {
         short: int((case.site.free[QUOTA[short]] or Decimal(0)) // each)
-        for short, each in needs(case.workload, case.offer).items()
+        for short, each in needs(case).items()
         if short in judgement.misses
     }
-    if clause is Clause.QUOTA_ADDRESSES and rooms[clause] < 1:
-        return replace(workload, public_address=False), "leave the public address out"
-    count = min(room for short, room in rooms.items() if short is not Clause.QUOTA_ADDRESSES or room >= 1)
+    spared = {
+        short: change for short, room in rooms.items() if room < 1 and (change := _without(judgement, short, workload))
+    }
+    if clause in spared:
+        return spared[clause]
+    count = min(room for short, room in rooms.items() if short not in spared)
     if count < 1:
         return None
     return replace(workload, count=count), f"ask for {counted(count, 'machine')} instead of {case.workload.count}"
+
+
+def _without(judgement: Judgement, clause: Clause, workload: Workload) -> Change | None:
+    """Without the address or the second disk, or with a smaller one; None for what no machine does without."""
+    case = judgement.case
+    if clause is Clause.QUOTA_ADDRESSES:
+        return replace(workload, public_address=False), "leave the public address out"
+    if clause not in (Clause.QUOTA_VOLUMES, Clause.QUOTA_STORAGE) or not case.workload.volume_gib:
+        return None
+    free = case.site.free[QUOTA[clause]] or Decimal(0)
+    left = int(free // workload.count) - volumes(case.workload, case.site, case.offer).boot_gib
+    if clause is Clause.QUOTA_VOLUMES or left < 1:
+        return _volume(judgement, workload)
+    return replace(
+        workload, volume_gib=left
+    ), f"ask for a volume of {left} GiB instead of {case.workload.volume_gib} GiB"
+
+
+def _volume(_: Judgement, workload: Workload) -> Change:
+    return replace(workload, volume_gib=0), "leave the volume out"
 
 
 def _sites(judgement: Judgement, workload: Workload) -> Change:
@@ -150,10 +174,19 @@ def _memory(judgement: Judgement, workload: Workload) -> Change:
 
 
 def _disk(judgement: Judgement, workload: Workload) -> Change | None:
+    """A snapshot less, where a volume then takes the disk's place; else a smaller disk."""
     gib = judgement.case.offer.disk_gib
+    if obstacle(judgement.case.workload, judgement.case.site) is Obstacle.SNAPSHOT:
+        return replace(workload, keep_snapshot=None), "leave the snapshot out"
     if not gib:
         return None
     return replace(workload, disk_gib=gib), f"ask for {gib} GiB of disk instead of {workload.disk_gib} GiB"
+
+
+def _image_disk(judgement: Judgement, workload: Workload) -> Change | None:
+    if obstacle(judgement.case.workload, judgement.case.site) is not Obstacle.SNAPSHOT:
+        return None
+    return replace(workload, keep_snapshot=None), "leave the snapshot out"
 
 
 def _exchange_rate(judgement: Judgement, workload: Workload) -> Change | None:
@@ -170,7 +203,7 @@ def _price(judgement: Judgement, workload: Workload) -> Change | None:
         return replace(workload, public_address=False), "leave the public address out"
     if sku == SNAPSHOT_SKU:
         return replace(workload, keep_snapshot=None), "leave the snapshot out"
-    return None
+    return _volume(judgement, workload) if sku == VOLUME_SKU else None
 
 
 def _max_price(judgement: Judgement, workload: Workload) -> Change | None:
@@ -193,6 +226,8 @@ _CHANGES: Mapping[Clause, Callable[[Judgement, Workload], Change | None]] = {
     Clause.CORES: _cores,
     Clause.MEMORY: _memory,
     Clause.DISK: _disk,
+    Clause.IMAGE_DISK: _image_disk,
+    Clause.VOLUME: _volume,
     Clause.EXCHANGE_RATE: _exchange_rate,
     Clause.PRICE: _price,
     Clause.MAX_PRICE: _max_price,

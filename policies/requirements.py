@@ -18,6 +18,7 @@ from broker.errors import PriceUnknown
 from broker.placement import Assumptions, Candidate, CatalogueOffer, CatalogueSite, Workload
 from broker.values import Commodity
 from policies.costs import price
+from policies.disks import has_block_storage, image_disk, volumes, wanted_disk
 
 
 class Clause(StrEnum):
@@ -36,10 +37,13 @@ class Clause(StrEnum):
     DISK = "disk"
     IMAGE_MEMORY = "image_memory"
     IMAGE_DISK = "image_disk"
+    VOLUME = "volume"
     QUOTA_INSTANCES = "quota_instances"
     QUOTA_CORES = "quota_cores"
     QUOTA_MEMORY = "quota_memory"
     QUOTA_ADDRESSES = "quota_addresses"
+    QUOTA_VOLUMES = "quota_volumes"
+    QUOTA_STORAGE = "quota_storage"
     EXCHANGE_RATE = "exchange_rate"
     PRICE = "price"
     MAX_PRICE = "max_price"
@@ -51,6 +55,8 @@ QUOTA = {
     Clause.QUOTA_CORES: "cores",
     Clause.QUOTA_MEMORY: "memory_mib",
     Clause.QUOTA_ADDRESSES: "floating_ips",
+    Clause.QUOTA_VOLUMES: "volumes",
+    Clause.QUOTA_STORAGE: "volume_gib",
 }
 
 
@@ -103,21 +109,20 @@ def judge(case: Case, assumptions: Assumptions, *, now: datetime) -> Judgement:
     return Judgement(case, {}, priced)
 
 
-def needs(workload: Workload, offer: CatalogueOffer) -> Mapping[Clause, Decimal]:
+def needs(case: Case) -> Mapping[Clause, Decimal]:
     """What one machine takes from each quota."""
     taken = {
         Clause.QUOTA_INSTANCES: Decimal(1),
-        Clause.QUOTA_CORES: Decimal(offer.cores),
-        Clause.QUOTA_MEMORY: Decimal(offer.memory_mib),
+        Clause.QUOTA_CORES: Decimal(case.offer.cores),
+        Clause.QUOTA_MEMORY: Decimal(case.offer.memory_mib),
     }
-    if workload.public_address:
+    if case.workload.public_address:
         taken[Clause.QUOTA_ADDRESSES] = Decimal(1)
+    disks = volumes(case.workload, case.site, case.offer)
+    if disks.number:
+        taken[Clause.QUOTA_VOLUMES] = Decimal(disks.number)
+        taken[Clause.QUOTA_STORAGE] = Decimal(disks.total_gib)
     return taken
-
-
-def wanted_disk(workload: Workload) -> int:
-    """GiB of root disk, at least 1: an instance type without a disk of its own starts only from a volume."""
-    return max(workload.disk_gib, 1)
 
 
 def _misses(case: Case) -> Iterator[tuple[Clause, float]]:
@@ -133,7 +138,7 @@ def _misses(case: Case) -> Iterator[tuple[Clause, float]]:
 
 
 def _quota_misses(case: Case) -> Iterator[tuple[Clause, float]]:
-    for clause, each in needs(case.workload, case.offer).items():
+    for clause, each in needs(case).items():
         free = case.site.free.get(QUOTA[clause])
         wanted = each * case.workload.count
         if free is not None and free < wanted:
@@ -167,9 +172,13 @@ def _image_memory_shortfall(case: Case) -> float:
     return _short(image[2], case.offer.memory_mib) if image else 0.0
 
 
-def _image_disk_shortfall(case: Case) -> float:
-    image = case.site.images.get(case.workload.image)
-    return _short(image[1], case.offer.disk_gib) if image else 0.0
+def _disk_shortfall(case: Case, wanted: int) -> float:
+    """None where a volume takes the place of a disk that is too small."""
+    return 0.0 if volumes(case.workload, case.site, case.offer).boot_gib else _short(wanted, case.offer.disk_gib)
+
+
+def _volume_shortfall(case: Case) -> float:
+    return 1.0 if case.workload.volume_gib and not has_block_storage(case.site) else 0.0
 
 
 def _model_shortfall(case: Case) -> float:
@@ -196,7 +205,8 @@ _SHORTFALLS: tuple[tuple[Clause, Callable[[Case], float]], ...] = (
     (Clause.GPU_MODEL, _model_shortfall),
     (Clause.CORES, lambda case: _short(case.workload.cores, case.offer.cores)),
     (Clause.MEMORY, lambda case: _short(case.workload.memory_mib, case.offer.memory_mib)),
-    (Clause.DISK, lambda case: _short(wanted_disk(case.workload), case.offer.disk_gib)),
+    (Clause.DISK, lambda case: _disk_shortfall(case, wanted_disk(case.workload))),
     (Clause.IMAGE_MEMORY, _image_memory_shortfall),
-    (Clause.IMAGE_DISK, _image_disk_shortfall),
+    (Clause.IMAGE_DISK, lambda case: _disk_shortfall(case, image_disk(case.workload, case.site))),
+    (Clause.VOLUME, _volume_shortfall),
 )

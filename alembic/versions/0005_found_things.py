@@ -1,4 +1,4 @@
-"""Found things: adopted into projects; what changed at a site, and how far its listing is; boot tests."""
+"""Found things: adopted into projects; what changed at a site, how far its listing is; boot tests; boot volumes."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ def upgrade() -> None:
     op.add_column("observations", sa.Column("size_gib", SIZE, nullable=True))
     op.add_column("segments", sa.Column("size_gib", SIZE, nullable=True))
     op.alter_column("quote_offers", "offer_id", existing_type=sa.Uuid(), nullable=True)
+    op.add_column("quote_offers", sa.Column("boot_volume_gib", sa.Integer(), server_default="0", nullable=False))
     op.add_column("sites", sa.Column("changes_at", sa.DateTime(timezone=True), nullable=True))
     op.add_column("sites", sa.Column("full_listing_wanted_at", sa.DateTime(timezone=True), nullable=True))
     op.add_column("sites", sa.Column("listing_since", sa.DateTime(timezone=True), nullable=True))
@@ -113,6 +114,7 @@ def downgrade() -> None:
     op.drop_column("sites", "listing_since")
     op.drop_column("sites", "full_listing_wanted_at")
     op.drop_column("sites", "changes_at")
+    op.drop_column("quote_offers", "boot_volume_gib")
     # Fails where something is adopted that is no machine: the version before knows of none.
     op.alter_column("quote_offers", "offer_id", existing_type=sa.Uuid(), nullable=False)
     op.drop_column("segments", "size_gib")

@@ -58,6 +58,8 @@ class QuoteOffer(Base):
     offer_id: Mapped[UUID | None] = mapped_column(ForeignKey("offers.id"))
     rate_card_version_id: Mapped[UUID] = mapped_column(ForeignKey("rate_card_versions.id"))
     image_remote_id: Mapped[str]
+    # The root disk of each machine, where it is a volume; 0: it is the offer's own.
+    boot_volume_gib: Mapped[int] = mapped_column(default=0, server_default="0")
     commodity: Mapped[str]
     total: Mapped[Money]
     hold: Mapped[Money]

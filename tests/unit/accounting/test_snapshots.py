@@ -16,7 +16,7 @@ from accounting.spending import spend
 from broker.errors import PriceUnknown
 from broker.meters import SNAPSHOT_SKU
 from broker.models.leases import Desired, Lease, LeaseState
-from broker.models.workloads import Order, OrderState
+from broker.models.workloads import Order, OrderState, QuoteOffer
 from broker.reckoning import Kept, Rates, Run, Use, margin_of, runs_elsewhere, runs_of, whole_hold
 from broker.remote import PartKind
 from broker.values import Period
@@ -300,13 +300,14 @@ def test_a_machine_to_run_is_held_with_its_snapshot(world: World, order: Order, 
 
 def test_the_next_offer_is_held_for_all_of_it(world: World, order: Order, lease: Lease) -> None:
     other = world.sell("f-9", "m1.big")
+    picked = QuoteOffer(offer_id=other.id, boot_volume_gib=0)
     gone_at = at(3) + 48 * HOUR + MARGIN + SNAPSHOT_TIME
-    assert runs_elsewhere(world.session, order, lease, other.id, now=at(3)) == [
+    assert runs_elsewhere(world.session, order, lease, picked, now=at(3)) == [
         Run(other.id, has_address=False, period=Period(at(3), gone_at)),
         Kept(other.id, Period(gone_at, gone_at + 10 * HOUR + SETTLE)),
     ]
     lease.keep = None
-    assert len(runs_elsewhere(world.session, order, lease, other.id, now=at(3))) == 1
+    assert len(runs_elsewhere(world.session, order, lease, picked, now=at(3))) == 1
 
 
 def test_from_the_grace_to_the_last_of_the_snapshot(world: World, order: Order, lease: Lease) -> None:

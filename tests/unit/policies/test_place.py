@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.meters import SNAPSHOT_SKU
+from broker.meters import SNAPSHOT_SKU, VOLUME_SKU
 from broker.placement import Catalogue, CatalogueOffer, CatalogueSite, PlacementFacts, Ranking, Workload
 from broker.ports import Placer
 from broker.values import Amount, Unit
@@ -31,6 +31,7 @@ from tests.unit.policies.worlds import (
     FACTS,
     NOW,
     OFFERS,
+    STORAGE,
     USD,
     WORKLOAD,
     Question,
@@ -67,19 +68,35 @@ def is_big_enough(work: Workload, what: CatalogueOffer, where: CatalogueSite) ->
     return (
         what.cores >= work.cores
         and what.memory_mib >= max(work.memory_mib, memory)
-        and what.disk_gib >= max(work.disk_gib, disk, 1)
+        and (what.disk_gib >= max(work.disk_gib, disk, 1) or boot_volume(work, what, where) > 0)
+        and (not work.volume_gib or "volume_gib" in where.free)
         and what.gpus >= work.gpus
         and (work.arch is None or work.arch == what.arch)
     )
+
+
+def boot_volume(work: Workload, what: CatalogueOffer, where: CatalogueSite) -> int:
+    """How large a volume a machine boots from there; 0 where it boots from its own disk, or not at all."""
+    least = max(work.disk_gib, where.images[work.image][1])
+    sold = where.card.prices.get(VOLUME_SKU) if where.card else None
+    is_needed = what.disk_gib < max(least, 1)
+    can_be = "volume_gib" in where.free and sold and sold.unit is Unit.GIB_HOUR and work.keep_snapshot is None
+    return max(least, 10) if is_needed and can_be else 0
+
+
+def volumes(work: Workload, what: CatalogueOffer, where: CatalogueSite) -> list[int]:
+    """The sizes of a machine's volumes."""
+    return [size for size in (boot_volume(work, what, where), work.volume_gib) if size]
 
 
 def has_room(work: Workload, what: CatalogueOffer, where: CatalogueSite) -> bool:
     taken = {"instances": 1, "cores": what.cores, "memory_mib": what.memory_mib}
     if work.public_address:
         taken["floating_ips"] = 1
+    taken |= {"volumes": len(volumes(work, what, where)), "volume_gib": sum(volumes(work, what, where))}
     for resource, each in taken.items():
         free = where.free.get(resource)
-        if free is not None and free < each * work.count:
+        if each and free is not None and free < each * work.count:
             return False
     return True
 
@@ -97,6 +114,13 @@ def cost(work: Workload, what: CatalogueOffer, where: CatalogueSite, length: tim
         per_second = Fraction(price.tiers[0].unit_price) / (3600 if price.unit is Unit.HOUR else 1)
         seconds = Fraction(length // timedelta(microseconds=1), 10**6)
         total += per_second * Fraction(share) * work.count * seconds
+    gib = sum(volumes(work, what, where))
+    if gib:
+        price = where.card.prices.get(VOLUME_SKU)
+        if price is None or price.unit is not Unit.GIB_HOUR:
+            return None
+        hours = Fraction(length // timedelta(microseconds=1), 3600 * 10**6)
+        total += Fraction(price.tiers[0].unit_price) * gib * work.count * hours
     return total
 
 
@@ -437,6 +461,9 @@ class TestByHand:
         found = rank(world=catalogue(bare, offers=(diskless,)))
         assert found.eliminated == {"disk": 1}
         assert found.relaxations == ()
+        (reason,) = found.verdicts[0].reasons
+        assert str(reason) == "disk: wanted 1 GiB, offered none (a1.small), and no block storage"
+        assert reason.hint == "Look elsewhere: it starts only from a volume."
 
     @pytest.mark.parametrize(
         ("wanted", "there", "fits"),
@@ -467,3 +494,166 @@ class TestByHand:
         same = replace(twin, card=card(3, {"c": "0.10"}))
         world = catalogue(AURORA, same, offers=(OFFERS[0], offer(9, same, "c", (2, 4))))
         assert rank(world=world).verdicts[1].summary.endswith("as much as a1.small at aurora")
+
+
+SOLD = card(1, {"a1.small": "0.10", "public-address": "0.005", SNAPSHOT_SKU: "0.0001", VOLUME_SKU: "0.0002"})
+BARE = {"ubuntu-24.04": ("image-1", 0, 0)}
+CINDER = replace(AURORA, free=STORAGE, card=SOLD, images=BARE)
+DISKLESS = offer(7, AURORA, "a1.small", (2, 4), disk_gib=0)
+
+
+def ask(where: CatalogueSite = CINDER, what: CatalogueOffer = OFFERS[0], **changes: Any) -> Ranking:
+    """One offer of one site, with block storage unless told otherwise."""
+    return rank(replace(WORKLOAD, **changes), catalogue(where, offers=(what,)))
+
+
+class TestVolumes:
+    @pytest.mark.parametrize(
+        ("disk", "image", "own", "booted"),
+        [
+            (0, 8, 20, 0),  # its own is large enough
+            (20, 8, 20, 0),
+            (21, 8, 20, 21),
+            (0, 21, 20, 21),  # too small for the image
+            (0, 8, 0, 10),  # no disk of its own: at least 10
+            (0, 0, 0, 10),
+            (200, 8, 0, 200),
+            (0, 40, 0, 40),
+        ],
+    )
+    def test_a_disk_that_is_too_small_gives_way_to_a_volume(self, disk: int, image: int, own: int, booted: int) -> None:
+        where = replace(CINDER, images={"ubuntu-24.04": ("i", image, 512)})
+        (found,) = ask(where, replace(OFFERS[0], disk_gib=own), disk_gib=disk).candidates
+        assert found.boot_volume_gib == booted
+        assert [line.component for line in found.lines] == ["machine", *["boot volume"] * bool(booted)]
+
+    def test_volumes_are_paid_by_size_and_time_for_every_member_and_held_for(self) -> None:
+        (found,) = ask(what=DISKLESS, count=2, disk_gib=30, volume_gib=500).candidates
+        machine, disks = found.lines
+        assert (machine.component, machine.amount) == ("machine", Amount.of("14.40", "EUR"))
+        assert (disks.component, disks.quantity.unit) == ("volumes", Unit.GIB_HOUR)
+        assert disks.quantity.value == 2 * (30 + 500) * 72
+        assert found.total == Amount.of("29.664", "EUR")  # + 76,320 GiB-hours x 0.0002
+        assert found.hourly == Amount.of("0.412", "EUR")
+        assert found.hold == Amount.of(Decimal("0.412") * Decimal("72.25"), "EUR")
+
+    def test_a_second_disk_alone(self) -> None:
+        (found,) = ask(volume_gib=500).candidates
+        assert (found.boot_volume_gib, [line.component for line in found.lines]) == (0, ["machine", "volume"])
+
+    @pytest.mark.parametrize(
+        ("where", "what", "offered", "hint"),
+        [
+            (
+                replace(CINDER, free=AURORA.free),
+                OFFERS[0],
+                "20 GiB (a1.small), and no block storage",
+                "Ask for 20 GiB.",
+            ),
+            (
+                replace(CINDER, card=AURORA.card),
+                OFFERS[0],
+                "20 GiB (a1.small), and no price for volume-storage",
+                "Ask for 20 GiB, or have its operator price volume-storage.",
+            ),
+            (
+                replace(CINDER, card=AURORA.card),
+                DISKLESS,
+                "none (a1.small), and no price for volume-storage",
+                "Have its operator price volume-storage.",
+            ),
+        ],
+    )
+    def test_why_no_volume_takes_its_place(
+        self, where: CatalogueSite, what: CatalogueOffer, offered: str, hint: str
+    ) -> None:
+        found = ask(where, what, disk_gib=30)
+        assert found.eliminated == {"disk": 1}
+        (reason,) = found.verdicts[0].reasons
+        assert (reason.clause, reason.wanted, reason.offered) == ("disk", "30 GiB", offered)
+        assert reason.hint == hint
+        fitting = "ask for 20 GiB of disk instead of 30 GiB: fits at aurora (a1.small, 7.20 EUR)"
+        assert found.relaxations == (() if what is DISKLESS else (fitting,))
+
+    def test_a_price_for_the_time_alone_is_none(self) -> None:
+        by_time = replace(SOLD, prices={**SOLD.prices, VOLUME_SKU: replace(SOLD.prices["a1.small"], sku=VOLUME_SKU)})
+        assert ask(replace(CINDER, card=by_time), DISKLESS).eliminated == {"disk": 1}
+        assert ask(replace(CINDER, card=by_time), volume_gib=5).eliminated == {"price": 1}
+
+    def test_no_snapshot_is_kept_of_a_machine_that_boots_from_a_volume(self) -> None:
+        found = ask(what=DISKLESS, keep_snapshot=timedelta(days=30))
+        (reason,) = found.verdicts[0].reasons
+        assert str(reason) == "disk: wanted 1 GiB, offered none (a1.small), and no snapshot is made of a volume"
+        assert reason.hint == "Leave keep_snapshot out."
+        assert found.relaxations == ("leave the snapshot out: fits at aurora (a1.small, 7.34 EUR)",)
+        heavy = replace(CINDER, images={"ubuntu-24.04": ("i", 40, 512)})
+        found = ask(heavy, keep_snapshot=timedelta(days=30))
+        (reason,) = found.verdicts[0].reasons
+        assert reason.clause == "image_disk"
+        assert reason.hint == (
+            "Ask for resources.disk of 40 GiB, or choose a smaller image, or leave keep_snapshot out."
+        )
+        assert found.relaxations[0].startswith("leave the snapshot out: fits at aurora ")
+        assert ask(keep_snapshot=timedelta(days=30), volume_gib=5).candidates, "of the root disk one is made"
+
+    def test_a_second_disk_needs_block_storage_and_a_price(self) -> None:
+        found = ask(replace(CINDER, free=AURORA.free), volume_gib=500)
+        (reason,) = found.verdicts[0].reasons
+        assert str(reason) == "volume: wanted a volume of 500 GiB, offered no block storage"
+        assert reason.hint == "Leave resources.volume out, or look elsewhere."
+        assert found.relaxations == ("leave the volume out: fits at aurora (a1.small, 7.20 EUR)",)
+        found = ask(replace(CINDER, card=AURORA.card), volume_gib=500)
+        (reason,) = found.verdicts[0].reasons
+        assert reason.clause == "price"
+        assert "no price for volume-storage" in reason.offered
+        assert found.relaxations == ("leave the volume out: fits at aurora (a1.small, 7.20 EUR)",)
+
+    @pytest.mark.parametrize(
+        ("free", "changes", "reason", "relaxed"),
+        [
+            (
+                {"volume_gib": 70},
+                {"disk_gib": 30, "count": 3},
+                "quota_storage: wanted 90 GiB of block storage of quota, offered 70 GiB free (a1.small)",
+                "ask for 2 machines instead of 3",
+            ),
+            (
+                {"volumes": 3},
+                {"disk_gib": 30, "volume_gib": 5, "count": 2},
+                "quota_volumes: wanted 4 volumes of quota, offered 3 free (a1.small)",
+                "ask for 1 machine instead of 2",
+            ),
+            (
+                {"volume_gib": 70},
+                {"disk_gib": 30, "volume_gib": 50},
+                "quota_storage: wanted 80 GiB of block storage of quota, offered 70 GiB free (a1.small)",
+                "ask for a volume of 40 GiB instead of 50 GiB",
+            ),
+            (
+                {"volumes": 1},
+                {"disk_gib": 30, "volume_gib": 50},
+                "quota_volumes: wanted 2 volumes of quota, offered 1 free (a1.small)",
+                "leave the volume out",
+            ),
+            (
+                {"volume_gib": 30},
+                {"disk_gib": 30, "volume_gib": 50},
+                "quota_storage: wanted 80 GiB of block storage of quota, offered 30 GiB free (a1.small)",
+                "leave the volume out",
+            ),
+            (
+                {"volume_gib": 20},
+                {"disk_gib": 30},
+                "quota_storage: wanted 30 GiB of block storage of quota, offered 20 GiB free (a1.small)",
+                None,
+            ),
+        ],
+    )
+    def test_quota(self, free: dict[str, int], changes: dict[str, Any], reason: str, relaxed: str | None) -> None:
+        full = replace(CINDER, free={**STORAGE, **{name: Decimal(number) for name, number in free.items()}})
+        found = ask(full, **changes)
+        assert [str(one) for one in found.verdicts[0].reasons] == [reason]
+        if relaxed is None:
+            assert found.relaxations == ()
+        else:
+            assert found.relaxations[0].startswith(f"{relaxed}: fits at aurora (a1.small, ")

@@ -26,6 +26,7 @@ def test_each_promise_is_kept_and_none_asks_for_more(asked: Question) -> None:
         assert easier.cores <= work.cores
         assert easier.memory_mib <= work.memory_mib
         assert easier.disk_gib <= work.disk_gib
+        assert easier.volume_gib <= work.volume_gib
         assert easier.gpus <= work.gpus
         assert 1 <= easier.count <= work.count
         assert easier.duration == work.duration

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from hypothesis import strategies as st
 
-from broker.meters import SNAPSHOT_SKU
+from broker.meters import SNAPSHOT_SKU, VOLUME_SKU
 from broker.placement import (
     Assumptions,
     Catalogue,
@@ -42,6 +42,9 @@ WORKLOAD = Workload(
 )
 IMAGES = {"ubuntu-24.04": ("image-1", 8, 512), "debian-12": ("image-2", 4, 256)}
 UNLIMITED: Mapping[str, Decimal | None] = {"instances": None, "cores": None, "memory_mib": None, "floating_ips": None}
+# Of a site that has block storage.
+STORAGE: Mapping[str, Decimal | None] = {**UNLIMITED, "volumes": None, "volume_gib": None}
+BY_SIZE = (SNAPSHOT_SKU, VOLUME_SKU)
 
 
 def price(sku: str, unit_price: str | Decimal, unit: Unit = Unit.HOUR) -> Price:
@@ -55,7 +58,7 @@ def card(number: int, prices: Mapping[str, str | Decimal], currency: Commodity =
         1,
         currency,
         {
-            sku: price(sku, unit_price, Unit.GIB_HOUR if sku == SNAPSHOT_SKU else Unit.HOUR)
+            sku: price(sku, unit_price, Unit.GIB_HOUR if sku in BY_SIZE else Unit.HOUR)
             for sku, unit_price in prices.items()
         },
         {"running": Decimal(1)},
@@ -120,7 +123,7 @@ def rank(workload: Workload = WORKLOAD, world: Catalogue | None = None, facts: P
 # hypothesis met an offer that fits in none of 400 questions.
 _MODELS = ("NVIDIA A100 80GB", "A100", "L4", None)
 _NAMES = ("aurora", "borealis", "cygnus")
-_SKUS = ("s1", "s2", "s3", "s4", "public-address", SNAPSHOT_SKU)
+_SKUS = ("s1", "s2", "s3", "s4", "public-address", *BY_SIZE)
 
 
 _BY_TIME = (Unit.HOUR, Unit.HOUR, Unit.SECOND)
@@ -148,7 +151,7 @@ def _card(dice: Dice, number: int) -> RateCard | None:
         sku: price(
             sku,
             Decimal(dice.randrange(200)) / 100,
-            dice.rarely(Unit.GIB, Unit.GIB_HOUR if sku == SNAPSHOT_SKU else dice.choice(_BY_TIME)),
+            dice.rarely(Unit.GIB, Unit.GIB_HOUR if sku in BY_SIZE else dice.choice(_BY_TIME)),
         )
         for sku in _SKUS
         if not dice.rarely(True, False)
@@ -164,6 +167,11 @@ def _site(dice: Dice, number: int) -> CatalogueSite:
         resource: Decimal(dice.randint(-1, most)) if dice.random() < 0.15 else None
         for resource, most in (("instances", 6), ("cores", 40), ("memory_mib", 40_000), ("floating_ips", 2))
     }
+    if dice.random() < 0.7:
+        free |= {
+            resource: Decimal(dice.randint(-1, most)) if dice.random() < 0.3 else None
+            for resource, most in (("volumes", 6), ("volume_gib", 200))
+        }
     return CatalogueSite(
         site_id=UUID(int=number),
         name=name,
@@ -211,7 +219,8 @@ def _workload(dice: Dice) -> Workload:
         memory_mib=1024 * dice.choice([1, 2, 2, 4, 8]),
         duration=dice.choice([timedelta(hours=1), timedelta(minutes=20), timedelta(days=40)]),
         count=dice.choice([1, 1, 2, 5]),
-        disk_gib=dice.choice([0, 10, 20]),
+        disk_gib=dice.choice([0, 10, 20, 30]),
+        volume_gib=dice.choice([1, 50]) if dice.random() < 0.2 else 0,
         gpus=gpus,
         gpu_model=dice.choice(["A100", None]) if gpus else None,
         arch=dice.rarely("x86_64", None),

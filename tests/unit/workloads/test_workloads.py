@@ -31,7 +31,7 @@ FULL = f"""
 kind: machine
 name: era5-trial
 project: climate
-resources: {{cores: 2, memory: 4 GiB, disk: 20 GiB, gpus: 1, gpu_model: A100, arch: x86_64}}
+resources: {{cores: 2, memory: 4 GiB, disk: 20 GiB, volume: 500 GiB, gpus: 1, gpu_model: A100, arch: x86_64}}
 image: ubuntu-24.04
 duration: 3 days
 count: 2
@@ -88,6 +88,7 @@ class TestReading:
             duration=timedelta(days=3),
             count=2,
             disk_gib=20,
+            volume_gib=500,
             gpus=1,
             gpu_model="A100",
             arch="x86_64",
@@ -133,7 +134,14 @@ class TestUnknownKeys:
 
     @pytest.mark.parametrize(
         ("key", "meant"),
-        [("vcpus", "cores"), ("ram", "memory"), ("GPU", "gpus"), ("Disk", "disk"), ("architecture", "arch")],
+        [
+            ("vcpus", "cores"),
+            ("ram", "memory"),
+            ("GPU", "gpus"),
+            ("Disk", "disk"),
+            ("scratch", "volume"),
+            ("architecture", "arch"),
+        ],
     )
     def test_words_of_other_tools(self, key: str, meant: str) -> None:
         assert faults({**SMALL, "resources": {**SMALL["resources"], key: 1}})[f"resources.{key}"]["hint"] == (
@@ -325,6 +333,7 @@ WORKLOADS = st.builds(
     duration=st.integers(1, 366 * 86_400).map(lambda seconds: timedelta(seconds=seconds)),
     count=st.integers(1, MAX_COUNT),
     disk_gib=st.integers(0, 1024 * 1024),
+    volume_gib=st.integers(0, 1024 * 1024),
     gpus=st.integers(1, 64),
     gpu_model=st.none() | st.sampled_from(["A100", "NVIDIA A100 80GB"]),
     arch=st.none() | st.sampled_from(["x86_64", "aarch64"]),
@@ -349,6 +358,13 @@ class TestCanonicalForm:
     @given(WORKLOADS)
     def test_the_same_workload_has_the_same_bytes(self, workload: Workload) -> None:
         assert canonical(document(parse(document(workload)))) == canonical(document(workload))
+
+    def test_what_was_written_before_there_were_volumes_is_still_the_same(self) -> None:
+        assert (
+            workload_digest(parse(SMALL)) == "sha256:b992f833cf654dcbd53a7993f051b5103066dc152ebc7c81f439e2e67becbc97"
+        )
+        none = {**SMALL, "resources": {"cores": 2, "memory": "4 GiB", "volume": "0 GiB"}}
+        assert workload_digest(parse(none)) == workload_digest(parse(SMALL))
 
     def test_however_it_was_written(self) -> None:
         one = {**SMALL, "duration": "72 h", "max_price": "10.50 EUR", "count": 1, "requirements": {}}
