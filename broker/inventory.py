@@ -172,7 +172,7 @@ def _record(tools: Tools, turn: Turn, seen: Seen, *, settle: timedelta) -> None:
     for chunk in chunks(sorted(servers)):
         with writing(tools, turn) as session:
             found = {lease_id: machines.get(servers[lease_id]) for lease_id in chunk}
-            wake(session, tools, record_presence(session, turn, found, settle=settle))
+            wake(session, tools, record_presence(session, turn, found, settle=settle, listing=listing))
     lost = record_ours(tools, turn, (*listing.machines, *listing.parts))
     ours = partial(writing, tools, turn)
     left = take_back(tools, listing, lost, site_id=turn.site_id, seen_at=turn.started_at, writing=ours)
