@@ -28,10 +28,9 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::openstack.warnings.RemovedInSDK50Warning"),
     pytest.mark.filterwarnings("ignore::openstack.warnings.RemovedInSDK60Warning"),
     pytest.mark.filterwarnings("ignore::openstack.warnings.RemovedFieldWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
 
-_PREFIXES = {"compute": "compute", "image": "image", "network": "network", "volume": "volume"}
+_PREFIXES = ("compute", "image", "network", "volume")
 _AUTH = {
     "username": "alice",
     "password": PASSWORD,
