@@ -64,10 +64,14 @@ def _per_day(amounts: Sequence[Money], unknown: int) -> str:
 
 
 def _show_findings(findings: Sequence[Finding], *, now: datetime) -> None:
+    """What to do about several stands with the first of them."""
+    told: set[tuple[str, str]] = set()
     made = output.table("kind", "site", "what, and what to do", "per day", "since", right=("per day",))
     for finding in findings:
         cost = output.money(finding["per_day"])
-        what = f"{finding['text'].removesuffix('.')}. {finding['hint']}"
+        way_out = (finding["kind"], finding["hint"])
+        what = finding["text"] if way_out in told else f"{finding['text'].removesuffix('.')}. {finding['hint']}"
+        told.add(way_out)
         since = output.when(finding["first_seen_at"], now=now)
         output.row(made, finding["kind"], finding["site"] or "-", what, cost, since)
     output.show(made)

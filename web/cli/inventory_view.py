@@ -15,8 +15,9 @@ from web.client.shapes import Inventory, Quota, Sum, Thing
 
 # Owners and projects shown; the others are counted.
 _MOST: Final = 15
-_NUMBERS: Final = ("number", "idle", "GiB", "per hour", "without price", "limit", "used", "free")
+_NUMBERS: Final = ("number", "idle", "GiB", "per hour", "unpriced", "limit", "used", "free")
 _MEMORY: Final = ("ram_mib", "memory_mib")
+_QUOTA_WORDS: Final = dict.fromkeys(_MEMORY, "memory") | {"floating_ips": "floating IPs", "volume_gib": "volume GiB"}
 
 
 def show_all(found: Sequence[Inventory], *, now: datetime, console: Console | None = None) -> None:
@@ -73,7 +74,7 @@ def _columns(sums: Sequence[Sum]) -> dict[str, Sequence[output.Cell]]:
         "idle": [str(one["idle"]) if one["idle"] else "" for one in sums],
         "GiB": [_gib(one["size_gib"]) for one in sums],
         "per hour": output.column([one["per_hour"] for one in sums]),
-        "without price": [str(one["unknown"]) if one["unknown"] else "" for one in sums],
+        "unpriced": [str(one["unknown"]) if one["unknown"] else "" for one in sums],
     }
 
 
@@ -88,17 +89,17 @@ def show_quota(quota: Sequence[Quota], *, console: Console | None = None) -> Non
     made = output.table("quota", "limit", "used", "free", right=_NUMBERS)
     for one in quota:
         name = one["resource"]
-        is_memory = name in _MEMORY
         amounts = (one["limit"], one["used"], one["free"])
-        words = "memory" if is_memory else name.replace("_", " ")
-        output.row(made, words, *(_amount(text, is_memory=is_memory) for text in amounts))
+        words = _QUOTA_WORDS.get(name, name.replace("_", " "))
+        output.row(made, words, *(_amount(text, is_memory=name in _MEMORY) for text in amounts))
     output.show(made, empty="Its quota is not known yet.", console=console, indent=2)
 
 
 def _amount(text: str | None, *, is_memory: bool) -> str:
+    """Memory comes in MiB and is shown to a tenth of a GiB."""
     if text is None:
         return "unlimited"
-    return output.memory(int(Decimal(text))) if is_memory else text
+    return f"{Decimal(text) / 1024:.1f}".removesuffix(".0") + " GiB" if is_memory else text
 
 
 def show_things(things: Sequence[Thing], *, now: datetime, console: Console | None = None) -> None:
@@ -115,8 +116,11 @@ def show_things(things: Sequence[Thing], *, now: datetime, console: Console | No
         "made": [output.when(thing["created_at"], now=now) if thing["created_at"] else "" for thing in things],
         "per hour": output.column([thing["per_hour"] for thing in things]),
     }
-    if len({(thing["site"], thing["project"]) for thing in things}) <= len({thing["site"] for thing in things}):
+    sites = {thing["site"] for thing in things}
+    if len({(thing["site"], thing["project"]) for thing in things}) <= len(sites):
         del columns["project"]
+    if len(sites) < 2:  # whoever asked has named it, or has no other
+        del columns["site"]
     spare = ("attached to", "made", "project", "owner", "site")
     output.show_columns(columns, right=_NUMBERS, spare=spare, empty="There is no such thing.", console=console)
 

@@ -80,14 +80,14 @@ def show_columns(
 ) -> None:
     """Print columns side by side.
 
-    Where the window is too narrow the `spare` ones are left out, the first one first: a number that is cut off would be
-    worse than one that is missing.
+    Where the window is too narrow the `spare` ones that there are are left out, the first one first: a number that is
+    cut off would be worse than one that is missing.
     """
     console = console or screen()
     kept = dict(columns)
     for name in spare:
         if _natural_width(kept) + indent > console.width:
-            del kept[name]
+            kept.pop(name, None)
     made = table(*kept, right=right)
     for cells in zip(*kept.values(), strict=True):
         row(made, *cells)

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from io import StringIO
 
+import pytest
 from rich.console import Console
 
 from tests.unit.cli.conftest import Leeway
-from web.cli.inventory_view import show_one
-from web.client.shapes import Inventory, Money, Sum
+from web.cli.inventory_view import show_one, show_quota, show_things
+from web.client.shapes import Inventory, Money, Sum, Thing
 
 
 def until(met: Callable[[], bool], *, seconds: float = 20) -> None:
@@ -60,6 +61,8 @@ def test_findings_begin_with_their_sums(leeway: Leeway) -> None:
     assert first.endswith(" EUR")
     assert "more: `leeway findings --most" in shown
     assert leeway.ok("findings", "--most", "0").count("unknown_machine") == 0
+    listed = leeway.ok("findings", "--most", "200")
+    assert listed.count(leeway.json("findings")[0]["hint"]) == 1, "the same way out is told once"
 
 
 def sums(count: int, value: str | None, unknown: int = 0) -> Sum:
@@ -86,3 +89,56 @@ def test_what_has_no_price_is_counted_beside_the_sum() -> None:
     assert not any("user-15" in line for line in lines)
     assert "climate 6 1 2 0.50 EUR 1" in lines
     assert "not said 2 1 2 unknown 2" in lines
+
+
+def thing(site: str, number: int, project: str | None = "climate") -> Thing:
+    return {
+        "id": f"0190-{number}",
+        "site": site,
+        "kind": "server",
+        "remote_id": f"f4d623c6-77b6-4434-af76-fa4cfdc3f27{number}",
+        "name": f"tour-leeway-01a1fd8671597025a205e1{number}",
+        "owner": "10397aa3c2be4b38aac85fc7a1b91dd3",
+        "project": project,
+        "size_gib": None,
+        "instance_type": "c1.shares",
+        "state": "running",
+        "status": "ACTIVE",
+        "attached_to": None,
+        "created_at": "2026-11-21T09:53:29Z",
+        "first_seen_at": "2026-11-21T09:53:29Z",
+        "changed_at": None,
+        "seen_at": "2026-11-21T09:53:29Z",
+        "lease_id": None,
+        "installation": None,
+        "until": None,
+        "per_hour": None,
+    }
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+@pytest.mark.parametrize(
+    "things",
+    [
+        [thing("north", 1)],
+        [thing("north", 1), thing("north", 2, "genomes")],
+        [thing("north", 1), thing("south", 2, None)],
+    ],
+)
+def test_things_fit_into_the_window_and_keep_their_names(things: list[Thing], width: int) -> None:
+    screen = StringIO()
+    show_things(things, now=datetime(2026, 11, 21, 12, tzinfo=UTC), console=Console(file=screen, width=width))
+    _, *lines = screen.getvalue().splitlines()
+    assert len(lines) == len(things), "no line is folded"
+    for one, line in zip(things, lines, strict=True):
+        assert one["name"] in line
+        assert "unknown" in line
+
+
+def test_memory_that_is_left_is_read_in_one_unit() -> None:
+    screen = StringIO()
+    show_quota(
+        [{"resource": "memory_mib", "limit": "409600", "used": "26112", "free": "383488"}],
+        console=Console(file=screen, width=80),
+    )
+    assert "memory  400 GiB  25.5 GiB  374.5 GiB" in screen.getvalue()
