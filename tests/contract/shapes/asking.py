@@ -144,11 +144,11 @@ class _Walk:
             time.sleep(self._place.pause_seconds)
 
     def tidy(self, calls: Sequence[Ask]) -> None:
-        """Delete whatever a walk that ended early has left."""
-        for ask in reversed(calls):
+        """Delete whatever a walk that ended early has left, in the order of the calls: a port before its group."""
+        for ask in calls:
             if ask.method == "DELETE" and "," not in ask.name:
                 with contextlib.suppress(_Missing, requests.RequestException):
-                    self._send(ask)
+                    self.ask(ask)
 
 
 def walk(place: Place, calls: Sequence[Ask]) -> Iterator[tuple[Ask, Shape]]:
