@@ -27,7 +27,13 @@ _POWER: Final = {MachineState.STOPPED: Desired.STOPPED, MachineState.SHELVED: De
 
 @dataclass(frozen=True, slots=True)
 class Find:
-    """What a listing shows of one lease that no row knows. `seen_at`: its start; `disks`: volumes in its machine."""
+    """What a listing shows of one lease that no row knows.
+
+    Attributes:
+        seen_at: the listing's start.
+        disks: the volumes that are in its machine, or carry its tags.
+        unread: why the listing shows no volumes at all; None: it shows them.
+    """
 
     site_id: UUID
     scope: str
@@ -35,7 +41,8 @@ class Find:
     machine: RemoteMachine
     tags: Tags
     things: tuple[RemotePart, ...]
-    disks: tuple[RemoteThing, ...] = ()
+    disks: tuple[RemoteThing, ...]
+    unread: str | None
 
     @property
     def has_address(self) -> bool:

@@ -37,7 +37,7 @@ from broker.models.workloads import Order, OrderState, Quote, QuoteOffer, Worklo
 from broker.placement import Assumptions, Volumes, Workload
 from broker.ports import CloudAdapter
 from broker.pricing import RateCard
-from broker.quota import needs
+from broker.quota import VOLUME_GIB, needs
 from broker.quotes import assumptions_document, line_document
 from broker.remote import (
     Fence,
@@ -103,10 +103,25 @@ def ware_of(session: Session, find: Find, *, now: datetime) -> Ware:
             f"provider {provider} has no rate card in force",
             hint="Import one (`leeway rate-card import`), and the next listing takes it back.",
         )
+    _require_volumes(session, find)
     volumes = Volumes(_boot_gib(find, offer), _second_gib(find))
     card = rate_card(session, version.id, (offer.name, meters.ADDRESS_SKU, meters.VOLUME_SKU))
     used = meters.running(card, offer.name, count=1, has_address=find.has_address, volumes=volumes)
     return Ware(offer, card, used, volumes)
+
+
+def _require_volumes(session: Session, find: Find) -> None:
+    """Raises where the site has block storage and the listing could not read it.
+
+    A second disk that came to light after its machine was taken back without it would pass for a leftover.
+    """
+    pool = select(QuotaPool.id).where(QuotaPool.site_id == find.site_id, QuotaPool.resource == VOLUME_GIB)
+    if find.unread is not None and session.scalars(pool).first() is not None:
+        raise PriceUnknown(
+            f"which volumes {find.machine.name} has is not known, nor what it costs: {find.unread}",
+            hint="The next listing that can read them takes it back.",
+            sku=meters.VOLUME_SKU,
+        )
 
 
 def _boot_gib(find: Find, offer: Offer) -> int:

@@ -106,7 +106,8 @@ def _find(things: Sequence[RemotePart], listing: Listing, *, site_id: UUID, seen
         if thing.kind is ThingKind.VOLUME
         and (thing.attached_to == machine.remote_id or (thing.tags is not None and thing.tags.lease == tags.lease))
     )
-    return Find(site_id, listing.scope, seen_at, machine, tags, tuple(things), disks)
+    unread = listing.unread.get(ThingKind.VOLUME)
+    return Find(site_id, listing.scope, seen_at, machine, tags, tuple(things), disks, unread)
 
 
 def _take_back(session: Session, tools: Tools, adapter: CloudAdapter, find: Find) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from threading import Barrier, Thread
@@ -21,17 +21,21 @@ from accounting.ledger import verify
 from accounting.models.charges import Charge
 from accounting.models.grants import MoneyHold
 from adapters.sandbox import SandboxCloud, running
+from adapters.sandbox.faults import FaultKind
 from adapters.sandbox.profiles import aurora
 from broker.backups import make_backup, restore
 from broker.database import Database
+from broker.lost import Find
+from broker.meters import VOLUME_SKU
 from broker.models.audit import Event, Finding
 from broker.models.federation import Site
-from broker.models.holds import QuotaHold
+from broker.models.holds import QuotaHold, QuotaPool
 from broker.models.leases import Desired, Lease, LeaseState, Part
 from broker.models.people import Project
-from broker.models.workloads import Order, OrderState, Quote, WorkloadRow
+from broker.models.workloads import Order, OrderState, Quote, QuoteOffer, WorkloadRow
 from broker.orders import stop_order
-from broker.remote import Deadline, MachineSpec, PartKind, Tags
+from broker.placement import Volumes
+from broker.remote import Deadline, MachineSpec, MachineState, PartKind, RemoteMachine, RemoteThing, Tags, ThingKind
 from broker.restored import look
 from broker.resuming import readiness, resume
 from broker.taking_back import take_back
@@ -85,7 +89,7 @@ class Stage:
         self.serving: contextlib.AbstractContextManager[World] | None = None
         self.world = self.start()
         people(self.world.sessions, grant="100 EUR")
-        self.world.connect(cloud, prices=aurora_prices())
+        self.world.connect(cloud, prices=aurora_prices() | {VOLUME_SKU: "0.0002"})
 
     def start(self) -> World:
         self.serving = served(self.database, self.folder / "data", self.cloud)
@@ -248,6 +252,96 @@ def test_what_is_taken_back_says_what_is_known_and_what_is_not(stage: Stage) -> 
         held = session.scalars(select(QuotaHold)).all()
         assert held
         assert all(hold.counted_at is not None for hold in held)
+
+
+DISKS = {"cores": 2, "memory": "4 GiB", "disk": "30 GiB", "volume": "50 GiB"}
+
+
+def test_a_machine_is_taken_back_with_its_volumes_and_they_are_paid(stage: Stage) -> None:
+    stage.back_up()
+    _, lease_id = run(stage, resources=DISKS)
+    before = stage.world.view(lease_id).lease
+    stage.bring_back()
+    stage.resume()
+    stage.world.observe(stage.site_id)
+    lease = stage.world.view(lease_id).lease
+    assert Volumes.of(lease.spec) == Volumes(30, 50)
+    assert [(part.kind, part.remote_id) for part in lease.parts] == [
+        (part.kind, part.remote_id) for part in before.parts
+    ]
+    assert stage.one(select(QuoteOffer.boot_volume_gib)) == 30
+    assert parse(stage.one(select(WorkloadRow.document))).volume_gib == 50
+    held = select(QuotaHold.amount).join(QuotaPool, QuotaPool.id == QuotaHold.pool_id)
+    assert stage.one(held.where(QuotaPool.resource == "volume_gib")) == 80
+    stage.work(rounds=2)
+    assert len(stage.cloud.log.alive("volume")) == 2, "none of them passes for a leftover"
+    end(stage, lease.order_id)
+    stage.world.until_gone(lease_id)
+    stage.world.settle(lease_id)
+    assert stage.cloud.log.alive("volume") == set()
+    paid = stage.one(
+        select(func.sum(Charge.consumed_quantity)).where(Charge.lease_id == lease_id, Charge.sku_id == VOLUME_SKU)
+    )
+    ran = stage.one(
+        select(func.sum(Charge.consumed_quantity)).where(Charge.lease_id == lease_id, Charge.sku_id == "a1.small")
+    )
+    assert paid > 0
+    assert abs(paid - 80 * ran) < Decimal("1E-6")
+
+
+def test_while_volumes_cannot_be_read_no_machine_that_may_have_one_is_taken_back(stage: Stage) -> None:
+    stage.back_up()
+    _, lease_id = run(stage, resources=DISKS)
+    stage.bring_back()
+    stage.resume()
+    fault = stage.cloud.faults.add(FaultKind.FORBIDDEN, service="volume", method="GET", path=r"/volumes/detail")
+    stage.world.observe(stage.site_id)
+    assert stage.live() == []
+    unknown_now = select(Finding.text).where(Finding.kind == "ours_unknown", Finding.resolved_at.is_(None))
+    assert "which volumes" in stage.one(unknown_now.where(Finding.text.contains("server")))
+    stage.cloud.faults.remove(fault)
+    stage.world.observe(stage.site_id)
+    assert [lease.id for lease in stage.live()] == [lease_id]
+    assert Volumes.of(stage.live()[0].spec) == Volumes(30, 50)
+
+
+@pytest.mark.parametrize(
+    ("made", "tagged", "is_it"),
+    [
+        (-60, False, False),  # there before the machine: a person put it in
+        (-1, False, True),  # the site's clocks say whole seconds
+        (5, False, True),
+        (5, True, False),  # of a Leeway: it is somebody's second disk
+        (11, False, True),
+        (60, False, False),  # the machine had run by then
+        (None, False, False),
+    ],
+)
+def test_what_a_machine_boots_from_was_made_with_it(*, made: int | None, tagged: bool, is_it: bool) -> None:
+    born = datetime(2026, 11, 21, 12, tzinfo=UTC)
+    tags = Tags(new_id(), new_id(), new_id(), "climate", born)
+    machine = RemoteMachine(
+        PartKind.SERVER,
+        "s-1",
+        "m",
+        tags,
+        MachineState.RUNNING,
+        "ACTIVE",
+        instance_type="f-1",
+        created_at=born,
+        launched_at=born + timedelta(seconds=10),
+    )
+    disk = RemoteThing(
+        ThingKind.VOLUME,
+        "v-1",
+        "",
+        "in-use",
+        size_gib=Decimal(30),
+        created_at=None if made is None else born + timedelta(seconds=made),
+        tags=tags if tagged else None,
+    )
+    find = Find(new_id(), "scope", born + timedelta(hours=1), machine, tags, (), (disk,), unread=None)
+    assert (find.boot_disks == [disk]) is is_it
 
 
 def test_it_is_taken_back_once_however_often_it_is_seen(stage: Stage) -> None:
