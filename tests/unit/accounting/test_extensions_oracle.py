@@ -18,9 +18,10 @@ from accounting.proof import prove
 from accounting.settle import settle
 from broker.errors import GrantExhausted
 from broker.extensions import Funding, extend_order, orders_to_roll, roll_hold
-from broker.meters import SNAPSHOT_SKU
+from broker.meters import SNAPSHOT_SKU, VOLUME_SKU
 from broker.models.leases import Desired, Lease, LeaseState
 from broker.models.workloads import Order, OrderState
+from broker.placement import Volumes
 from broker.reckoning import Rates, paid_until, runs_of, whole_hold
 from broker.remote import PartKind
 from broker.values import Amount, Period
@@ -30,10 +31,11 @@ from tests.world import NotedJobs
 pytestmark = pytest.mark.postgres
 
 MINUTE = timedelta(minutes=1)
-# 0.06 EUR an hour, and 0.03 for the snapshot of 20 GiB.
+# 0.048 EUR an hour and 0.012 for its volumes, 0.06 in all; and 0.03 for the snapshot of 20 GiB.
 PER_MINUTE = Decimal("0.001")
 KEPT_PER_MINUTE = Decimal("0.0005")
-PRICES = {"m1.small": "0.06", SNAPSHOT_SKU: "0.0015"}
+PRICES = {"m1.small": "0.048", VOLUME_SKU: "0.0002", SNAPSHOT_SKU: "0.0015"}
+VOLUMES = Volumes(10, 50)
 WINDOW = timedelta(days=2)
 SETTLE, GRACE, SNAPSHOT_TIME = 2 * MINUTE, 15 * MINUTE, 120 * MINUTE
 RUNNING, STOPPED, SNAPSHOT, GONE = LeaseState.RUNNING, LeaseState.STOPPED, LeaseState.SNAPSHOT, LeaseState.GONE
@@ -98,7 +100,7 @@ class Life:
         until = T0 + held + self.margin + kept
         LEDGER.hold(session, self.order.id, [cost(held + self.margin) + cost(kept, KEPT_PER_MINUTE)], until, now=T0)
         self.other = self.world.order()
-        self.lease: Lease = self.world.lease(self.order)
+        self.lease: Lease = self.world.lease(self.order, volumes=VOLUMES)
         if keep is not None:
             self.lease.keep, self.lease.snapshot_time = keep.minutes * MINUTE, SNAPSHOT_TIME
         self.world.see(self.lease, T0, RUNNING)

@@ -19,9 +19,10 @@ from accounting.models.charges import Charge, Segment
 from accounting.models.ledger import Balance
 from accounting.proof import prove
 from accounting.settle import settle
-from broker.meters import SNAPSHOT_SKU
+from broker.meters import SNAPSHOT_SKU, VOLUME_SKU
 from broker.models.leases import Lease, LeaseState
 from broker.models.workloads import Order, OrderState
+from broker.placement import NO_VOLUMES, Volumes
 from broker.remote import MachineState
 from broker.values import STORED, Period
 from tests.unit.accounting.world import HOUR, LEDGER, T0, YEAR, World, eur
@@ -30,7 +31,7 @@ pytestmark = pytest.mark.postgres
 
 # What a machine may be seen doing.
 SEEN = [LeaseState(state.value) for state in MachineState]
-PRICES = {"m1.small": "0.061234567", "m1.big": "0.199999999", SNAPSHOT_SKU: "0.000543211"}
+PRICES = {"m1.small": "0.061234567", "m1.big": "0.199999999", SNAPSHOT_SKU: "0.000543211", VOLUME_SKU: "0.000123457"}
 DISK_GIB = 20
 
 
@@ -61,6 +62,7 @@ class Kept:
     end: End
 
 
+disks = st.just(NO_VOLUMES) | st.builds(Volumes, st.integers(0, 40), st.integers(0, 900))
 spans = st.integers(1, 9 * 24 * 3600 * 1000).map(lambda number: timedelta(milliseconds=number))
 ends = st.builds(End, spans, st.booleans())
 snapshot_looks = st.lists(st.tuples(spans, st.booleans()), max_size=4).map(tuple)
@@ -83,9 +85,14 @@ looks = st.lists(
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-@given(life=looks, change=spans, death=st.tuples(ends, st.none() | st.builds(Kept, snapshot_looks, ends)))
+@given(
+    life=looks,
+    change=spans,
+    death=st.tuples(ends, st.none() | st.builds(Kept, snapshot_looks, ends)),
+    volumes=disks,
+)
 def test_any_moments_come_to_the_same_as_one(
-    session: Session, life: list[Look], change: timedelta, death: tuple[End, Kept | None]
+    session: Session, *, life: list[Look], change: timedelta, death: tuple[End, Kept | None], volumes: Volumes
 ) -> None:
     end, kept = death
     with session.begin_nested() as example:
@@ -94,13 +101,16 @@ def test_any_moments_come_to_the_same_as_one(
         world.card(PRICES)
         world.card({sku: f"1{price}" for sku, price in PRICES.items()}, since=T0 + 2 * change)
         grant = world.grant("100000", period=Period(YEAR.start, T0 + timedelta(days=900)))
-        lives = [seen_through(world, life, end, kept, often=often) for often in (True, False)]
+        lives = [seen_through(world, life, end, kept, often=often, volumes=volumes) for often in (True, False)]
         (often, kept_for), (once, _) = lives
         assert prove(session) == []
         tolerance = STORED / 2 * (len(world.charges(often)) + len(world.charges(once)))
         assert abs(total(world, often) - total(world, once)) <= tolerance
         assert tiles(world.segments(often)) == tiles(world.segments(once))
-        assert abs(stored(world, often) - DISK_GIB * Period(T0, T0 + kept_for).hours.value) <= tolerance
+        assert abs(stored(world, often, SNAPSHOT_SKU) - DISK_GIB * Period(T0, T0 + kept_for).hours.value) <= tolerance
+        for lease in (often, once):
+            was_there = volumes.total_gib * machine_hours(world.segments(lease))
+            assert abs(stored(world, lease, VOLUME_SKU) - was_there) <= tolerance
         both = total(world, often) + total(world, once)
         assert (world.of_grant(grant), world.owed) == ((both - world.overdraft, 0), both)
         example.rollback()
@@ -108,14 +118,14 @@ def test_any_moments_come_to_the_same_as_one(
 
 
 def seen_through(
-    world: World, life: list[Look], end: End, kept: Kept | None, *, often: bool
+    world: World, life: list[Look], end: End, kept: Kept | None, *, often: bool, volumes: Volumes
 ) -> tuple[Lease, timedelta]:
     """Look at a lease, settle when the look says so and twice at the end; then it is over and its hold given back.
 
     Also says how long a snapshot was kept.
     """
     order = world.order("500", until=T0 + timedelta(days=40))
-    lease = world.lease(order)
+    lease = world.lease(order, volumes=volumes)
     now, state, kind = T0, LeaseState.PENDING, "f-1"
     for look in life:
         before, now = now, now + look.after
@@ -154,9 +164,15 @@ def see_end(world: World, lease: Lease, end: End, state: LeaseState) -> tuple[da
     return now, since
 
 
-def stored(world: World, lease: Lease) -> Decimal:
+def stored(world: World, lease: Lease, sku: str) -> Decimal:
     """GiB-hours that were charged."""
-    return sum((row.pricing_quantity for row in world.charges(lease) if row.sku_id == SNAPSHOT_SKU), Decimal(0))
+    return sum((row.pricing_quantity for row in world.charges(lease) if row.sku_id == sku), Decimal(0))
+
+
+def machine_hours(segments: list[Segment]) -> Decimal:
+    """How long a machine was there, in whichever state."""
+    spans = [(one.starts_at, one.ends_at) for one in segments if one.state is not LeaseState.SNAPSHOT]
+    return sum((Period(start, end).hours.value for start, end in spans if end is not None), Decimal(0))
 
 
 def total(world: World, lease: Lease) -> Decimal:

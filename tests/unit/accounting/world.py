@@ -15,7 +15,7 @@ from accounting.holds import GrantLedger
 from accounting.models.charges import Charge, Segment
 from accounting.models.grants import Grant, MoneyHold
 from accounting.models.ledger import Account, Balance, Entry
-from broker.meters import SNAPSHOT_SKU
+from broker.meters import SNAPSHOT_SKU, VOLUME_SKU
 from broker.models.audit import Finding
 from broker.models.catalogue import CatalogueVersion, Offer, RateCardPrice, RateCardVersion
 from broker.models.federation import Installation, Institution, Provider, Site
@@ -23,6 +23,7 @@ from broker.models.holds import QuotaHold, QuotaPool
 from broker.models.leases import Desired, LaunchAttempt, Lease, LeaseState, Observation, Outcome, Part
 from broker.models.people import Project
 from broker.models.workloads import Order, OrderState, Quote, QuoteOffer, WorkloadRow
+from broker.placement import NO_VOLUMES, Volumes
 from broker.remote import Fence, PartKind
 from broker.restored import first_imprint
 from broker.values import Amount, Period, new_id
@@ -95,7 +96,7 @@ class World:
         since: datetime = T0 - timedelta(days=300),
         currency: str = "EUR",
     ) -> RateCardVersion:
-        """A new rate card version, in force from `since` on; SKU -> price per hour, of snapshots per GiB and hour."""
+        """A new rate card version, in force from `since` on; SKU -> price per hour, or per GiB and hour."""
         last = self.session.scalar(
             select(RateCardVersion).where(
                 RateCardVersion.provider_id == self.provider.id, RateCardVersion.valid_to.is_(None)
@@ -118,7 +119,7 @@ class World:
         self.session.add(version)
         self.session.flush()
         for sku, price in (prices or {"m1.small": "0.06"}).items():
-            self.price(version, sku, price, unit="GiB-hour" if sku == SNAPSHOT_SKU else "hour")
+            self.price(version, sku, price, unit="GiB-hour" if sku in (SNAPSHOT_SKU, VOLUME_SKU) else "hour")
         return version
 
     def price(
@@ -196,15 +197,16 @@ class World:
             LEDGER.hold(session, order.id, [eur(hold)], until, now=now)
         return order
 
-    def lease(self, order: Order, *, member: int = 1, made_at: datetime = T0) -> Lease:
+    def lease(self, order: Order, *, member: int = 1, made_at: datetime = T0, volumes: Volumes = NO_VOLUMES) -> Lease:
         """A lease of the order, with a server that was made."""
+        disks = {"boot_volume_gib": volumes.boot_gib, "volume_gib": volumes.second_gib} if volumes.number else {}
         lease = Lease(
             order_id=order.id,
             member=member,
             site_id=self.site.id,
             quote_offer_id=order.quote_offer_id,
             project=self.project.name,
-            spec={"name": f"era5-{member}", "instance_type": "f-1", "image": "i-1"},
+            spec={"name": f"era5-{member}", "instance_type": "f-1", "image": "i-1"} | disks,
             desired=Desired.RUNNING,
             state=LeaseState.PENDING,
             made_at=made_at,

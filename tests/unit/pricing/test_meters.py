@@ -8,8 +8,8 @@ from decimal import Decimal
 import pytest
 
 from broker.errors import PriceUnknown
-from broker.meters import SNAPSHOT_SKU, cost, cost_lines, held, kept
-from broker.placement import Assumptions, Workload
+from broker.meters import SNAPSHOT_SKU, VOLUME_SKU, attached, cost, cost_lines, held, kept, running
+from broker.placement import NO_VOLUMES, Assumptions, Volumes, Workload
 from broker.pricing import Price, RateCard, Tier
 from broker.values import Amount, Commodity, Period, Quantity, Unit, new_id
 
@@ -30,6 +30,22 @@ def test_a_snapshot_is_paid_by_the_gib_and_hour_in_full() -> None:
     (line,) = cost_lines([meter], card(), Period(NOW, NOW + 10 * HOUR))
     assert (line.component, line.quantity) == ("snapshot", Quantity(Decimal(600), Unit.GIB_HOUR))
     assert cost([meter], card(), Period(NOW, NOW + 10 * HOUR)) == Amount.of("0.06", "EUR")
+
+
+@pytest.mark.parametrize(
+    ("volumes", "component", "gib"),
+    [(Volumes(10, 0), "boot volume", 20), (Volumes(0, 5), "volume", 10), (Volumes(10, 5), "volumes", 30)],
+)
+def test_volumes_are_one_meter_of_all_their_gib(volumes: Volumes, component: str, gib: int) -> None:
+    meter = attached(card(sku=VOLUME_SKU), volumes, count=2)
+    assert (meter.component, meter.sku, meter.count, meter.share) == (component, VOLUME_SKU, gib, 1)
+
+
+def test_a_machine_without_volumes_needs_no_price_for_them() -> None:
+    sold = card(Unit.HOUR, "m1.small")
+    assert len(running(sold, "m1.small", count=1, has_address=False, volumes=NO_VOLUMES)) == 1
+    with pytest.raises(PriceUnknown, match="no price for volume-storage"):
+        running(sold, "m1.small", count=1, has_address=False, volumes=Volumes(10, 0))
 
 
 def test_a_size_that_is_not_known_is_never_zero() -> None:
