@@ -23,6 +23,7 @@ from adapters.sandbox.profiles import aurora
 from broker import ratecards
 from broker.catalogue import import_rate_card
 from broker.database import database_now
+from broker.meters import VOLUME_SKU
 from broker.models.leases import Lease
 from broker.models.workloads import Order
 from broker.remote import Secret, SiteAddress
@@ -88,7 +89,8 @@ def connect(world: World, *, prices: dict[str, str], fields: dict[str, str] | No
         observe_only=False,
     )
     card = RATES.format(provider=SITE) + "".join(
-        f"  {sku}: {{unit: hour, unit_price: '{price}'}}\n" for sku, price in prices.items()
+        f"  {sku}: {{unit: {'GiB-hour' if sku == VOLUME_SKU else 'hour'}, unit_price: '{price}'}}\n"
+        for sku, price in prices.items()
     )
     with world.sessions.begin() as session:
         site_id = add_site(session, new, world.doors, jobs=world.jobs, actor="tests").id
@@ -163,17 +165,33 @@ class Cloud:
             *(("port", port.id) for port in self.alice.network.ports() if name in port.name),
             *(("address", address.id) for address in self.alice.network.ips() if name in (address.description or "")),
             *(("key pair", pair.name) for pair in self.alice.compute.keypairs() if name in pair.name),
+            *(("volume", volume.id) for volume in self.alice.block_storage.volumes() if name in volume.name),
         }
+
+    def disks(self, server_id: str) -> dict[str, int]:
+        """GiB of each volume that a server has."""
+        return {
+            volume.id: volume.size
+            for volume in self.alice.block_storage.volumes()
+            if any(attachment["server_id"] == server_id for attachment in volume.attachments)
+        }
+
+    def volumes(self) -> set[str]:
+        """Every volume of the project."""
+        return {volume.id for volume in self.alice.block_storage.volumes()}
 
     def clear(self, lease_id: UUID) -> None:
         """Delete what a failed test left."""
-        for kind, remote_id in sorted(self.left(lease_id), reverse=True):  # servers before ports
+        # A server first: it has the others.
+        for kind, remote_id in sorted(self.left(lease_id), key=lambda one: one[0] != "server"):
             if kind == "server":
                 server = self.alice.compute.get_server(remote_id)
                 self.alice.compute.delete_server(server)
                 self.alice.compute.wait_for_delete(server, wait=int(SECONDS))
             elif kind == "port":
                 self.alice.network.delete_port(remote_id)
+            elif kind == "volume":
+                self.alice.block_storage.delete_volume(remote_id)
             elif kind == "address":
                 self.alice.network.delete_ip(remote_id)
             else:

@@ -23,6 +23,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from accounting.ledger import verify
 from accounting.models.charges import Charge
 from accounting.models.grants import MoneyHold
+from broker.meters import VOLUME_SKU
 from broker.models.audit import Finding
 from broker.models.holds import QuotaHold
 from broker.models.leases import OPEN, LaunchAttempt, Lease, LeaseState, Observation, Outcome, Part
@@ -317,6 +318,43 @@ def test_after_a_lost_answer_the_server_is_found_and_none_is_made_beside_it(
     assert line.said == [202]
     assert cloud.left(lease_id) == set()
     assert set(books(world, order)) == {life.remote_id}
+
+
+# --- disks -------------------------------------------------------------------------------------------------------
+
+
+def test_a_machine_with_a_larger_root_disk_and_a_second_one_is_paid_for_and_leaves_nothing(
+    world: World, cloud: Cloud
+) -> None:
+    """The flavor's own disk is 1 GiB: the machine boots from a volume, which Nova makes and takes away."""
+    world.observe(connect(world, prices=PRICES | {VOLUME_SKU: "0.36"}))
+    resources = {"cores": 1, "memory": "512 MiB", "disk": "12 GiB", "volume": "3 GiB"}
+    order, lease_id = ordered(world, resources=resources)
+    lease = until(world, lease_id, lambda lease: lease.state is LeaseState.RUNNING)
+    server, second = (part(lease, kind).remote_id or "" for kind in (PartKind.SERVER, PartKind.VOLUME))
+    disks = cloud.disks(server)
+    assert sorted(disks.values()) == [3, 12]
+    assert disks[second] == 3
+    assert ("volume", second) in cloud.left(lease_id)
+
+    stop(world, order, lease_id)
+
+    assert cloud.left(lease_id) == set()
+    limit = time.monotonic() + SECONDS
+    while disks.keys() & cloud.volumes():  # Nova takes its own away a little after the server
+        assert time.monotonic() < limit
+        time.sleep(PAUSE)
+    assert set(books(world, order)) == {server}
+    with world.sessions() as session:
+        rows = session.scalars(select(Charge).where(Charge.lease_id == lease_id)).all()
+    hours = {row.segment_id: row.consumed_quantity for row in rows if row.sku_id == "m1.tiny"}
+    paid = [row for row in rows if row.sku_id == VOLUME_SKU]
+    assert {row.segment_id for row in paid} == hours.keys()
+    assert {row.resource_id for row in paid} == {second}
+    for row in paid:
+        assert abs(row.consumed_quantity - 15 * hours[row.segment_id]) < MILLIONTH
+        assert abs(row.billed_cost - row.consumed_quantity * Decimal("0.36")) < MILLIONTH
+    assert sum(row.billed_cost for row in paid) > 0
 
 
 # --- another project of the same cloud ---------------------------------------------------------------------------
