@@ -30,7 +30,7 @@ class Wire:
 
     def __init__(self, server: ScriptedServer) -> None:
         self.server = server
-        self.connection = SiteConnection(f"{server.url}/root", socket_seconds=2.0)
+        self.connection = SiteConnection(f"{server.url}/base", socket_seconds=2.0)
 
     def send(self, method: str = "GET", *, seconds: float = 5.0, body: bytes | None = None) -> Answer:
         return self.connection.send(
@@ -61,7 +61,7 @@ def test_status_headers_and_bytes_come_back_whatever_the_status(wire: Start) -> 
     one = wire(Reply(418, b"\xff\x00", {"X-Thing": "a"}))
     answer = one.send()
     assert (answer.status, answer.body, answer.headers["x-thing"]) == (418, b"\xff\x00", "a")
-    assert one.server.requests[0].path == "/root/thing"
+    assert one.server.requests[0].path == "/base/thing"
 
 
 def test_connections_are_kept(wire: Start) -> None:
