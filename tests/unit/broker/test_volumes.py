@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -20,7 +21,7 @@ from adapters.sandbox.faults import FaultKind
 from adapters.sandbox.profiles import aurora, borealis
 from broker.errors import QuotaExhausted
 from broker.lease_view import View
-from broker.meters import VOLUME_SKU
+from broker.meters import SNAPSHOT_SKU, VOLUME_SKU
 from broker.models.holds import QuotaHold, QuotaPool
 from broker.models.leases import Desired, LeaseState
 from broker.models.workloads import Order
@@ -141,6 +142,19 @@ def test_what_is_held_is_what_was_quoted_and_more_for_longer(world: World) -> No
     with world.sessions() as session:
         (hold,) = session.scalars(select(MoneyHold).where(MoneyHold.order_id == order.id))
         assert hold.amount == best.hold
+
+
+def test_the_second_disk_goes_with_its_machine_where_a_snapshot_is_kept(world: World) -> None:
+    order, view = run(world, resources={"cores": 2, "memory": "4 GiB", "volume": "50 GiB"}, keep_snapshot="30 days")
+    lease_id = view.lease.id
+    world.wake(lease_id, ends_at=world.now(), grace=timedelta(0))
+    world.until(lease_id, lambda lease: lease.state is LeaseState.SNAPSHOT)
+    world.until(lease_id, lambda _: not sizes(world))
+    assert len(world.cloud.log.alive("snapshot")) == 1
+    stop(world, order, lease_id)
+    rows = charges(world, lease_id)
+    assert {row.x_machine_state for row in rows if row.sku_id == SNAPSHOT_SKU} == {"snapshot"}
+    assert "snapshot" not in {row.x_machine_state for row in rows if row.sku_id == VOLUME_SKU}
 
 
 def test_after_a_lost_answer_there_is_one_volume(world: World) -> None:
