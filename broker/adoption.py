@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 
 from broker import meters
 from broker.documents import digest
-from broker.errors import Conflict, InvalidInput, NotFound, PriceUnknown
+from broker.errors import InvalidInput, NotFound, PriceUnknown
 from broker.extensions import Funding
 from broker.models.catalogue import CatalogueVersion, Offer
 from broker.models.federation import Site
@@ -32,6 +32,7 @@ from broker.models.leases import Desired, Lease, LeaseState, Observation, Part, 
 from broker.models.people import Project
 from broker.models.workloads import Order, OrderState, Quote, QuoteOffer, WorkloadRow
 from broker.orders import RECONCILE
+from broker.payers import Payers, payers, what_is
 from broker.placement import Assumptions
 from broker.quotes import assumptions_document, line_document
 from broker.reckoning import Present, Rates, Run
@@ -77,6 +78,7 @@ class _Frame:
     actor: str
     now: datetime
     until: datetime
+    payers: Payers
     offers: dict[str, Offer] = field(default_factory=dict)
 
 
@@ -88,7 +90,8 @@ def adopt(
     Raises:
         NotFound: no such site, project or thing.
         InvalidInput: too many things, none, or an end that is over or too late.
-        Conflict: a thing is Leeway's already (any Leeway's), is being deleted, or Leeway only observes.
+        Conflict: a thing is Leeway's already (any Leeway's), is paid for with another one, is being deleted, or Leeway
+            only observes.
         PriceUnknown: the site's rate card does not price a thing.
         GrantExhausted, RateMissing: the money cannot be set aside.
     """
@@ -103,20 +106,11 @@ def adopt(
     project = session.scalars(select(Project).where(Project.name == wish.project)).one_or_none()
     if project is None:
         raise NotFound(f"there is no project {wish.project!r}", hint="`leeway project list` shows those there are.")
-    # Before all other locks. Listers hold it shared while they write of things: nothing of these changes meanwhile.
     site = site_named(session, wish.site)
+    # Before all other locks: one cloud may be two sites. Then the site's row, which listers hold shared while they
+    # write of things: nothing of these changes meanwhile.
+    session.execute(select(func.pg_advisory_xact_lock(func.hashtext(f"adopt:{site.provider_id}"))))
     session.refresh(site, with_for_update={"key_share": True})
-    frame = _Frame(
-        session=session,
-        site=site,
-        project=project,
-        funding=funding,
-        assumed=assumed,
-        rates=Rates(session, now),
-        actor=actor,
-        now=now,
-        until=until,
-    )
     found = {
         thing.id: thing
         for thing in session.scalars(
@@ -129,12 +123,24 @@ def adopt(
         if thing_id not in found:
             hint = f"`leeway inventory {site.name}` shows what was there at the last listing."
             raise NotFound(f"there is no thing {thing_id} at {site.name}", hint=hint)
+    frame = _Frame(
+        session=session,
+        site=site,
+        project=project,
+        funding=funding,
+        assumed=assumed,
+        rates=Rates(session, now),
+        actor=actor,
+        now=now,
+        until=until,
+        payers=payers(session, site, found.values(), now=now),
+    )
     return [_adopt(frame, found[thing_id]) for thing_id in ids]
 
 
 def _adopt(frame: _Frame, thing: Thing) -> Order:
     session = frame.session
-    before = _before(session, thing, frame.project)
+    before = frame.payers.refuse_or_find(thing, frame.project)
     if before is not None:
         return before
     kind = PartKind(thing.kind.value)
@@ -161,33 +167,10 @@ def _adopt(frame: _Frame, thing: Thing) -> Order:
     held_until = _held(frame).end
     frame.funding.ledger.hold(session, order.id, [hold], held_until, now=frame.now)
     hourly = Amount.of(quote_offer.hourly, quote_offer.commodity)
-    text = f"adopted {_what(thing)} at {frame.site.name}: {hourly} an hour until {_moment(frame.until)}"
+    text = f"adopted {what_is(thing)} at {frame.site.name}: {hourly} an hour until {_moment(frame.until)}"
     tell_order(session, order, "adopt", text, actor=frame.actor, remote_id=thing.remote_id)
     tell_order(session, order, "hold", f"{hold} set aside until {_moment(held_until)}")
     return order
-
-
-def _before(session: Session, thing: Thing, project: Project) -> Order | None:
-    """The order that adopted it before into the same project.
-
-    Raises:
-        Conflict: it is no stranger's, or it goes.
-    """
-    if thing.lease_id is not None:
-        lease = session.get_one(Lease, thing.lease_id)
-        order = session.get_one(Order, lease.order_id)
-        if lease.adopted_at is not None and order.project_id == project.id and lease.desired is not Desired.GONE:
-            return order
-        hint = f"`leeway show {order.id}`; end that with `leeway stop` before another project takes it."
-        raise Conflict(f"{_what(thing)} is charged to a project already ({lease.project})", hint=hint)
-    if thing.installation is not None:
-        raise Conflict(
-            f"{_what(thing)} carries the tags of Leeway installation {thing.installation}",
-            hint="Whoever runs that one charges it. If nobody does any more, take the tags away at the site.",
-        )
-    if thing.state is MachineState.DELETING:
-        raise Conflict(f"{_what(thing)} is being deleted", hint="Leave it out.")
-    return None
 
 
 def _offer(frame: _Frame, thing: Thing) -> Offer:
@@ -203,7 +186,7 @@ def _offer(frame: _Frame, thing: Thing) -> Offer:
         ).first()
         if offer is None:
             raise PriceUnknown(
-                f"{_what(thing)}: {frame.site.name} sells no machine type {kind!r}, so its price is not known",
+                f"{what_is(thing)}: {frame.site.name} sells no machine type {kind!r}, so its price is not known",
                 hint="Once the site lists the type, and the rate card has it, it can be adopted.",
             )
         frame.offers[kind] = offer
@@ -230,7 +213,7 @@ def _quote(frame: _Frame, thing: Thing, kind: PartKind, offer: Offer | None) -> 
         if thing.state not in (None, MachineState.UNKNOWN):
             card.share(thing.state.value)
     except PriceUnknown as unknown:
-        raise PriceUnknown(f"{_what(thing)} cannot be priced: {unknown.detail}", hint=unknown.hint) from None
+        raise PriceUnknown(f"{what_is(thing)} cannot be priced: {unknown.detail}", hint=unknown.hint) from None
     name = _name(thing)
     document = _document(frame, thing, name)
     workload = WorkloadRow(
@@ -343,12 +326,6 @@ def _name(thing: Thing) -> str:
     """The workload's: as much of the thing's own as such a name allows."""
     words = _WORDS.sub("-", thing.name.lower()).strip("-")[:_LONGEST_NAME].strip("-")
     return words or f"{thing.kind.value.replace('_', '-')}-{_WORDS.sub('-', thing.remote_id.lower()).strip('-')[:40]}"
-
-
-def _what(thing: Thing) -> str:
-    size = f" of {plain(thing.size_gib)} GiB" if thing.size_gib is not None else ""
-    word = "machine" if thing.kind is ThingKind.SERVER else thing.kind.value.replace("_", " ")
-    return f"{word} {thing.name or thing.remote_id}{size}"
 
 
 def _moment(moment: datetime) -> str:

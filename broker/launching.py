@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from broker.claims import Claim, claimed_at, wake, writing
 from broker.errors import SiteConflict, SiteDenied, SiteError, SiteRefused, SiteUnknown
-from broker.lease_view import paid_until
+from broker.lease_view import adopted_among, paid_until
 from broker.models.leases import OPEN, Desired, LaunchAttempt, Lease, Outcome, Part
 from broker.models.workloads import Order
 from broker.ports import CloudAdapter
@@ -37,8 +37,7 @@ from broker.tools import Timing, Tools
 from broker.values import new_id
 
 STUCK_FINDING = "lease_stuck"
-# After this many failures in a row a person is told, until a pass gets through.
-STUCK = 8
+STUCK = 8  # so many failures in a row, and a person is told, until a pass gets through
 UNKNOWN_FINDING = "launch_unknown"
 UNCLEAR = 3  # so many requests for one part without a clear answer, and a person is told
 UNFENCED = 3  # where no fence holds, so many settle times pass before an unknown outcome counts as nothing (ADR 0008)
@@ -273,9 +272,8 @@ def resolve(run: Pass, lease: Lease, attempt: LaunchAttempt, part: Part, *, now:
     Where no fence would stop a second machine, it is looked for three times as long, and what was not found is not
     tried again: a person is told, and stops the lease.
     """
-    was_found = part.remote_id is not None
     owners = _adopt(run, lease, part)
-    if attempt.id in owners or (owners and not was_found):
+    if attempt.id in owners or (owners and part.remote_id is None):
         return
     if attempt.outcome not in OPEN:  # one search says it of all that came to nothing, and they may be many
         run.done.update(a.id for a in lease.attempts if a.part_id == part.id and a.outcome not in OPEN)
@@ -336,7 +334,9 @@ def _adopt(run: Pass, lease: Lease, part: Part) -> set[UUID]:
         if (thing.tags is None and part.kind is not PartKind.SNAPSHOT)
         or (thing.tags is not None and thing.tags.installation == run.tools.installation)
     ]
-    lost = {attempt.remote_id for attempt in lease.attempts if attempt.outcome in (Outcome.DISCARD, Outcome.GONE)}
+    with run.sessions() as session:
+        lost: set[str | None] = {*adopted_among(session, [thing.remote_id for thing in mine])}
+    lost |= {attempt.remote_id for attempt in lease.attempts if attempt.outcome in (Outcome.DISCARD, Outcome.GONE)}
     mine = sorted((thing for thing in mine if thing.remote_id not in lost), key=_rank)
     owners = set()
     for thing in mine:

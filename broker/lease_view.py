@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
@@ -188,6 +188,18 @@ def read(sessions: sessionmaker[Session], lease_id: UUID) -> View:
         set_committed_value(lease, "parts", _each(row.Part for row in rows))
         set_committed_value(lease, "attempts", _each(row.LaunchAttempt for row in rows))
         return View(lease, order, now, held_until, observes)
+
+
+def adopted_among(session: Session, remote_ids: Collection[str]) -> frozenset[str]:
+    """Which of these a project has adopted: nobody made them for a lease of ours, whatever their tags say."""
+    if not remote_ids:
+        return frozenset()
+    found = session.scalars(
+        select(Part.remote_id)
+        .join(Lease, Lease.id == Part.lease_id)
+        .where(Lease.adopted_at.is_not(None), Part.gone_at.is_(None), Part.remote_id.in_(remote_ids))
+    )
+    return frozenset(remote_id for remote_id in found if remote_id is not None)
 
 
 def _each(found: Iterable[T | None]) -> list[T]:

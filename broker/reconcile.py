@@ -141,14 +141,17 @@ def _left_alone(view: View, done: frozenset[UUID]) -> Step:
     """What is looked at and never changed: its end is seen, and what was adopted can be given up."""
     lease = view.lease
     seen = next((part for part in lease.parts if lease.adopted_at is not None or part.kind is PartKind.SERVER), None)
-    if lease.gone_at is None and seen is not None:
+    if lease.gone_at is not None:
+        return Wait(UNSETTLED if lease.settled_at is None else None)
+    if seen is not None:
         if lease.adopted_at is not None and seen.gone_at is not None:
             return Finish()
         if lease.adopted_at is not None and lease.desired is Desired.GONE:
             return Release(seen)
         if lease.is_missing and seen.gone_at is None and seen.id not in done:
             return Ask(seen)
-    return Wait(OBSERVING if lease.settled_at is None else None)
+    # Whatever happens to what was adopted wakes it, and so does its end.
+    return Wait(OBSERVING if lease.adopted_at is None else None)
 
 
 def _over(view: View, done: frozenset[UUID]) -> Step | None:

@@ -1,7 +1,7 @@
 """What carries our tags and no live part accounts for: duplicates, leftovers, and what a restored backup does not know.
 
 Ours and duplicate, or ours and over: to be deleted, by reconcile. Ours and wanted: to be found by it. Ours and of no
-lease at all: a finding.
+lease at all: a finding. What was adopted is none of these, though somebody copied our tags to it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
 
 from broker.launching import record_stray
+from broker.lease_view import adopted_among
 from broker.models.leases import LaunchAttempt, Lease, Outcome, Part
 from broker.remote import Fence, PartKind, RemotePart
 from broker.timeline import tell
@@ -39,6 +40,8 @@ def record_strays(
 
     Those that no lease is known for are added to `lost`. `started_at` is when the listing began.
     """
+    adopted = adopted_among(session, [thing.remote_id for thing in ours])
+    ours = [thing for thing in ours if thing.remote_id not in adopted]
     wanted = {thing.tags.lease for thing in ours if thing.tags is not None}
     known = {lease.id: lease for lease in locked(session, wanted)}
     parts: dict[tuple[UUID, PartKind], Part] = {}

@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 from broker.models.federation import Site
 from broker.models.inventory import Thing
 from broker.models.leases import Lease, Part
-from broker.remote import Listing, RemoteMachine, RemoteThing, ThingKind
+from broker.remote import Listing, PartKind, RemoteMachine, RemoteThing, ThingKind
 from broker.values import STORED, new_id
 
 Writing = Callable[[], AbstractContextManager[Session]]
@@ -59,7 +59,6 @@ class Visit:
     site_id: UUID
     started_at: datetime
     former_at: datetime | None
-    leases: Mapping[str, UUID]  # remote id of a part of ours -> its lease
 
 
 def record_things(listing: Listing, *, site_id: UUID, started_at: datetime, writing: Writing) -> None:
@@ -93,16 +92,15 @@ def record_changed_servers(
     for start in range(0, len(ids), STRETCH):
         some = ids[start : start + STRETCH]
         with writing() as session:
-            visit = _visit(session, site_id, started_at, among=some)
+            visit = _visit(session, site_id, started_at)
             rows = _living(visit, ThingKind.SERVER).where(Thing.remote_id.in_(some))
             shown = [machines[remote_id] for remote_id in some if remote_id not in ended]
             _record(session, visit, ThingKind.SERVER, shown, rows=rows)
 
 
-def _visit(session: Session, site_id: UUID, started_at: datetime, *, among: Collection[str] | None = None) -> Visit:
-    """`among`: the remote ids that the listing is about; None: all of the site's."""
+def _visit(session: Session, site_id: UUID, started_at: datetime) -> Visit:
     former_at = session.scalars(select(Site.listed_at).where(Site.id == site_id)).one()
-    return Visit(site_id, started_at, former_at, _leases(session, site_id, among=among))
+    return Visit(site_id, started_at, former_at)
 
 
 def _stretches(ids: Sequence[str]) -> Iterator[tuple[str | None, Sequence[str], str | None]]:
@@ -132,10 +130,11 @@ def _rows(visit: Visit, kind: ThingKind, *, above: str | None, upto: str | None)
 def _record(session: Session, visit: Visit, kind: ThingKind, shown: Sequence[Seen], *, rows: Select[Any]) -> None:
     """Compare what is `shown` with the rows; what has a row and is not shown is gone."""
     known: dict[str, Row[Any]] = {row[0]: row for row in session.execute(rows)}
+    leases = _leases(session, visit.site_id, kind, among=[thing.remote_id for thing in shown])
     fresh: list[dict[str, Any]] = []
     changed: list[dict[str, Any]] = []
     for thing in shown:
-        said = _said(thing, visit.leases.get(thing.remote_id))
+        said = _said(thing, leases.get(thing.remote_id))
         row = known.pop(thing.remote_id, None)
         if row is None:
             fresh.append(
@@ -199,13 +198,19 @@ def _stored(size: Decimal | None) -> Decimal | None:
     return None if size is None else size.quantize(STORED)
 
 
-def _leases(session: Session, site_id: UUID, *, among: Collection[str] | None) -> dict[str, UUID]:
-    """What the leases there are made of, whatever became of its tags."""
+def _leases(session: Session, site_id: UUID, kind: ThingKind, *, among: Collection[str]) -> dict[str, UUID]:
+    """Of which lease a thing is a part, whatever became of its tags.
+
+    Read in the transaction that writes it down: what was adopted since the listing began is its project's.
+    """
     parts = (
         select(Part.remote_id, Part.lease_id)
         .join(Lease, Lease.id == Part.lease_id)
-        .where(Lease.site_id == site_id, Part.remote_id.is_not(None), Part.gone_at.is_(None))
+        .where(
+            Lease.site_id == site_id,
+            Part.kind == PartKind(kind.value),
+            Part.remote_id.in_(among),
+            Part.gone_at.is_(None),
+        )
     )
-    if among is not None:
-        parts = parts.where(Part.remote_id.in_(among))
     return {remote_id: lease_id for remote_id, lease_id in session.execute(parts) if remote_id is not None}

@@ -1,0 +1,198 @@
+"""Attacks on adoption: charged twice, changed after all, ended while it is there, or looked at far too often."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session, sessionmaker
+
+from accounting.grants import create_grant
+from adapters.sandbox.config import Timing as CloudTiming
+from adapters.sandbox.profiles import aurora
+from broker.errors import Conflict
+from broker.meters import VOLUME_SKU
+from broker.models.federation import Site
+from broker.models.inventory import Thing
+from broker.models.leases import LaunchAttempt, Lease
+from broker.models.people import Project
+from broker.remote import Listing, PartKind, RemoteMachine, Tags, ThingKind
+from broker.things import record_things
+from broker.values import Amount, Period
+from tests.found import Found
+from tests.world import aurora_prices, make_world
+
+
+@pytest.fixture
+def found(sessions: sessionmaker[Session]) -> Iterator[Found]:
+    with make_world(sessions, replace(aurora(), timing=CloudTiming())) as world:
+        site_id = world.connect(world.cloud, prices=aurora_prices() | {VOLUME_SKU: "0.0002"})
+        with world.sessions.begin() as session:
+            home = session.scalars(select(Project.institution_id)).one()
+            physics = Project(name="physics", title="Physics", institution_id=home)
+            session.add(physics)
+            session.flush()
+            century = Period(datetime(2020, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
+            create_grant(session, physics.id, name="second", amount=Amount.parse("100 EUR"), period=century)
+        yield Found(world, site_id)
+
+
+def machine_of(thing: Thing, *, tags: Tags | None = None) -> RemoteMachine:
+    """The thing as a listing shows it."""
+    assert thing.state is not None
+    return RemoteMachine(
+        PartKind.SERVER,
+        thing.remote_id,
+        thing.name,
+        tags,
+        state=thing.state,
+        raw_status=thing.raw_status,
+        instance_type=thing.instance_type,
+        created_at=thing.created_at,
+        launched_at=None,
+        owner=thing.owner,
+        project=thing.project,
+    )
+
+
+# --- charged twice ---------------------------------------------------------------------------------------------------
+
+
+def test_a_listing_under_way_does_not_take_a_thing_from_its_project(found: Found) -> None:
+    """It would be nobody's again, and a second project could adopt it."""
+    world, machine = found.world, found.things(ThingKind.SERVER)[0]
+    opened = 0
+
+    def writing() -> AbstractContextManager[Session]:
+        nonlocal opened
+        opened += 1
+        if opened == 2:  # the listing has begun to write, and somebody adopts
+            found.adopt(machine)
+        return world.sessions.begin()
+
+    machines = tuple(machine_of(thing) for thing in found.things(ThingKind.SERVER))
+    unread = dict.fromkeys(set(ThingKind) - {ThingKind.SERVER}, "not asked")
+    listing = Listing("scope", machines, (), unread=unread)
+    record_things(listing, site_id=found.site_id, started_at=world.now(), writing=writing)
+    assert [thing.lease_id is not None for thing in found.things(ThingKind.SERVER)].count(True) == 1
+    with pytest.raises(Conflict, match="climate"):
+        found.adopt(machine, project="physics")
+
+
+def test_who_pays_is_told_by_parts_not_by_the_inventory(found: Found) -> None:
+    machine = found.things(ThingKind.SERVER)[0]
+    (first,) = found.adopt(machine)
+    with found.world.sessions.begin() as session:
+        session.execute(update(Thing).where(Thing.id == machine.id).values(lease_id=None))
+    with pytest.raises(Conflict, match="climate"):
+        found.adopt(machine, project="physics")
+    assert found.adopt(machine) == [first]
+
+
+def test_one_cloud_that_is_two_sites_is_charged_once(found: Found) -> None:
+    machine = found.things(ThingKind.SERVER)[0]
+    found.adopt(machine)
+    with found.world.sessions.begin() as session:
+        site = session.get_one(Site, found.site_id)
+        twin = Site(
+            name="aurora-2",
+            provider_id=site.provider_id,
+            adapter=site.adapter,
+            endpoint=site.endpoint,
+            region=site.region,
+            settings={},
+            observe_only=True,
+            next_listing_at=func.clock_timestamp(),
+        )
+        session.add(twin)
+        session.flush()
+        thing = session.get_one(Thing, machine.id)
+        columns = {column.key: getattr(thing, column.key) for column in Thing.__table__.columns}
+        again = Thing(**(columns | {"id": uuid4(), "site_id": twin.id, "lease_id": None}))
+        session.add(again)
+        session.flush()
+        again_id = again.id
+    with pytest.raises(Conflict, match="at aurora"):
+        found.adopt(Thing(id=again_id), project="physics", site="aurora-2")
+
+
+def test_what_one_project_gives_up_another_takes_at_once(found: Found) -> None:
+    machine = found.things(ThingKind.SERVER)[0]
+    (first,) = found.adopt(machine)
+    found.stop(first)
+    with pytest.raises(Conflict, match="ending"):
+        found.adopt(machine, project="physics")
+    found.world.until_gone(first)
+    (second,) = found.adopt(machine, project="physics")
+    found.stop(second)
+    found.world.until_gone(second)
+    (before,), (after,) = found.charges(first), found.charges(second)
+    assert before.charge_period_end <= after.charge_period_start
+
+
+# --- changed after all -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["of a lease of ours", "of no lease"])
+def test_tags_of_ours_that_appear_later_change_nothing(found: Found, *, is_known: bool) -> None:
+    """Its owner copied the metadata of a machine of ours: that is no leftover, and no second lease."""
+    world = found.world
+    machine = found.things(ThingKind.SERVER)[0]
+    (adopted,) = found.adopt(machine)
+    (ours,) = world.leases(world.order())
+    world.until_running(ours)
+    cloud = world.cloud.cloud
+    with cloud.lock:
+        metadata = next(dict(one.metadata) for one in cloud.servers.values() if str(ours) in one.metadata.values())
+        if not is_known:
+            metadata = {key: str(uuid4()) if value == str(ours) else value for key, value in metadata.items()}
+        cloud.servers[machine.remote_id].metadata.update(metadata)
+    world.observe(found.site_id)
+    for lease_id in (ours, adopted):
+        world.work(lease_id)
+    with cloud.lock:
+        assert machine.remote_id in cloud.servers
+    with world.sessions() as session:
+        assert session.scalars(select(func.count()).select_from(Lease)).one() == 2
+        assert not session.scalars(select(LaunchAttempt.id).where(LaunchAttempt.remote_id == machine.remote_id)).all()
+    world.observe(found.site_id)
+    (still,) = [thing for thing in found.things(ThingKind.SERVER) if thing.remote_id == machine.remote_id]
+    assert still.lease_id == adopted
+
+
+# --- looked at too often ---------------------------------------------------------------------------------------------
+
+
+def test_what_was_adopted_is_looked_at_when_something_happens(found: Found) -> None:
+    """Of twenty thousand, each every minute would be hundreds of passes a second."""
+    machine, volume = found.things(ThingKind.SERVER)[0], found.things(ThingKind.VOLUME)[0]
+    until = found.world.now() + timedelta(days=2)
+    with found.world.sessions.begin() as session:
+        session.get_one(Site, found.site_id).observe_only = True
+    for lease_id in found.adopt(machine, volume, until=until):
+        lease = found.world.work(lease_id).lease
+        assert lease.next_look_at is not None
+        assert abs(lease.next_look_at - until) < timedelta(seconds=5)
+
+
+def test_the_disk_that_a_machine_of_ours_boots_from_is_charged_with_it(found: Found) -> None:
+    """The site makes such a volume by itself: it has no tags, and no part stands for it."""
+    world, volume = found.world, found.things(ThingKind.VOLUME)[0]
+    (ours,) = world.leases(world.order())
+    world.until_running(ours)
+    server = world.view(ours).part(PartKind.SERVER).remote_id
+    with world.sessions.begin() as session:
+        lease = session.get_one(Lease, ours)
+        assert volume.size_gib is not None
+        lease.spec = lease.spec | {"boot_volume_gib": int(volume.size_gib)}
+        session.execute(update(Thing).where(Thing.id == volume.id).values(attached_to=server))
+    with pytest.raises(Conflict, match="charged with that machine"):
+        found.adopt(volume)
+    with world.sessions.begin() as session:  # one that somebody attached is nobody's
+        session.execute(update(Thing).where(Thing.id == volume.id).values(size_gib=volume.size_gib + 1))
+    assert found.adopt(volume)
