@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Final
 
 import click
@@ -13,7 +15,7 @@ from web.cli.command import Failure, LeewayCommand, connect, json_option, print_
 from web.cli.extend import Moment
 from web.cli.inventory_view import show_things
 from web.cli.main import HELPS
-from web.client.shapes import Thing, Workload
+from web.client.shapes import Money, Thing, Workload
 
 EPILOG = """\b
 Examples:
@@ -65,8 +67,25 @@ def command(*, site: str, things: Sequence[str], project: str, dry_run: bool, as
 def _show(picked: Sequence[Thing], *, as_json: bool) -> None:
     if as_json:
         print_json(list(picked))
-    else:
-        show_things(picked, now=datetime.now(UTC))
+        return
+    show_things(picked, now=datetime.now(UTC))
+    if picked:
+        output.say("")
+        output.say(_in_all(picked))
+
+
+def _in_all(picked: Sequence[Thing]) -> str:
+    """`3 things, 0.03 EUR an hour, 0.72 EUR a day; 1 without a price, which is refused`."""
+    costs: dict[str, Decimal] = defaultdict(Decimal)
+    prices = [thing["per_hour"] for thing in picked]
+    for price in filter(None, prices):
+        costs[price["commodity"]] += Decimal(price["value"])
+    parts = ["1 thing" if len(picked) == 1 else f"{len(picked)} things"]
+    for length, hours in (("an hour", 1), ("a day", 24)):
+        sums: list[Money] = [{"value": str(cost * hours), "commodity": name} for name, cost in sorted(costs.items())]
+        parts += [f"{output.monies(sums)} {length}"] if sums else []
+    unknown = prices.count(None)
+    return ", ".join(parts) + (f"; {unknown} without a price: the rate card lacks it" if unknown else "")
 
 
 def _tell(made: Sequence[Workload], project: str) -> None:

@@ -23,6 +23,9 @@ Examples:
 """
 # Longer than the server gives a machine.
 _SECONDS: Final = timedelta(minutes=25).total_seconds()
+# What the API takes.
+_SHORTEST: Final = timedelta(hours=1)
+_LONGEST: Final = timedelta(days=31)
 
 
 @click.command("boot-test", cls=LeewayCommand, epilog=_EPILOG)
@@ -61,6 +64,8 @@ def command(name: str, *, project: str | None, image: str | None, every: str | N
 
 
 def _plan(name: str, wanted: dict[str, Any], every: timedelta, *, as_json: bool) -> None:
+    if not _SHORTEST <= every <= _LONGEST:
+        raise click.UsageError("--every takes an hour to 31 days, or `never`.")
     with connect() as client:
         plan = client.plan_boot_tests(name, wanted | {"every_seconds": int(every.total_seconds())})
     if as_json:

@@ -58,6 +58,9 @@ def complete(known: Mapping[str, str | None], source: Source) -> dict[str, str]:
         click.UsageError: it is none of them, or two, or for no project.
         Failure: the secret cannot be read.
     """
+    for name, value in known.items():
+        if value is not None and not value.strip():
+            raise click.UsageError(f"--{name.replace('_', '-')} is empty.")
     credential = {name: value for name, value in known.items() if value}
     is_application, is_user = "application_credential_id" in credential, "username" in credential
     has_project = bool({"project_name", "project_id"} & set(credential))
@@ -130,8 +133,8 @@ def from_clouds_yaml(file: Path, name: str | None) -> CloudEntry:
         name = next(iter(clouds))
     if name not in clouds:
         names = ", ".join(sorted(clouds))
-        what = "which cloud is meant is not said" if name is None else f"there is no cloud {name!r}"
-        raise Failure(f"{what} in {file}.", title="No such cloud", hint=f"Add --cloud with one of: {names}.")
+        title, what = ("Which cloud?", "several are") if name is None else ("No such cloud", f"no {name!r} is")
+        raise Failure(f"{what} in {file}.", title=title, hint=f"Add --cloud with one of: {names}.")
     secure = file.with_name("secure.yaml")
     entry = _merged(clouds[name], _clouds(secure).get(name, {}) if secure.is_file() else {})
     auth = entry.get("auth")

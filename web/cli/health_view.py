@@ -36,7 +36,7 @@ def show_health(health: SiteHealth, *, now: datetime, console: Console | None = 
             _longest(day),
             output.when(kind["ok_at"], now=now),
         )
-    output.show(made, empty="Nobody has asked it within the hour.", console=console, indent=2)
+    output.show(made, empty="No contact with it was noted within the hour.", console=console, indent=2)
     if health["reason"] is not None:
         output.say(output.styled(f"  {health['reason']}", _STYLES.get(health["state"], "")), console=console)
     _show_day(health["hours"], now=now, console=console)
@@ -82,9 +82,9 @@ def _boot_lines(tests: Sequence[BootTest], plan: BootPlan | None, *, now: dateti
         lines.append(f"boot test {output.when(last['began_at'], now=now)}: {boot_words(last)}")
     if plan is not None:
         every = output.span(plan["every_seconds"])
-        lines.append(
-            f"boot tests every {every}, the next {output.when(plan['next_at'], now=now)}, paid by {plan['project']}"
-        )
+        following = output.when(plan["next_at"], now=now)
+        following = "now" if following.endswith("ago") else following  # the clock takes what is due within a minute
+        lines.append(f"boot tests every {every}, the next {following}, paid by {plan['project']}")
         if plan["trouble"]:
             lines.append(f"the last one could not be ordered: {plan['trouble']}")
     return lines

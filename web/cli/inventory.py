@@ -38,7 +38,7 @@ def command(site: str | None, *, as_json: bool, **wanted: Any) -> None:
     """
     now = datetime.now(UTC)
     with connect() as client:
-        if any(wanted.values()):
+        if any(value not in (None, False) for value in wanted.values()):  # an empty id is one that nothing has
             things = [thing for name in _names(client, site) for thing in client.things(name, **wanted)]
             if as_json:
                 print_json(things)

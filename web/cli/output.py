@@ -7,6 +7,7 @@ control sequences in it have any effect.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -25,6 +26,7 @@ _PIPE_WIDTH: Final = 200
 _PIPE_HEIGHT: Final = 25
 _CENTS: Final = 2
 _DECIMALS: Final = 6
+_LONG_WORD: Final = re.compile(r"(\S{100})\S{200,}(\S{20})")
 _CONTROL: Final = {code: None for code in (*range(32), *range(127, 160)) if code not in (9, 10)}
 
 Cell = str | Text
@@ -108,11 +110,16 @@ def show_failure(
 ) -> None:
     """What failed, why, and the way out, on standard error."""
     console = screen(errors=True, file=file)
-    console.print(Text.assemble((f"{clean(title)}: ", "bold red"), clean(detail)))
+    console.print(Text.assemble((f"{clean(title)}: ", "bold red"), _bounded(detail)))
     if hint:
-        console.print(Text(f"  {clean(hint)}"))
+        console.print(Text(f"  {_bounded(hint)}"))
     for text, way_out in more:
-        console.print(Text.assemble(("also ", "dim"), clean(text), f" - {clean(way_out)}" if way_out else ""))
+        console.print(Text.assemble(("also ", "dim"), _bounded(text), f" - {_bounded(way_out)}" if way_out else ""))
+
+
+def _bounded(text: str) -> str:
+    """Clean, and without the middle of words that nobody reads: what was typed may be a whole file."""
+    return _LONG_WORD.sub(r"\1...\2", clean(text))
 
 
 # --- amounts ---------------------------------------------------------------------------------------------------------

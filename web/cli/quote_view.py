@@ -9,7 +9,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from web.cli import output
-from web.client.shapes import Offer, Quote, Verdict
+from web.client.shapes import Offer, Quote, Reason, Verdict
 
 # The best offers; the site's own best ones stand in the reasons.
 _SHOWN: Final = 8
@@ -33,7 +33,7 @@ def show_reasons(quote: Quote, *, console: Console) -> None:
     made = output.table("site", "why")
     for verdict in sorted(quote["verdicts"], key=_place):
         output.row(made, _site(verdict), _summary(verdict))
-        for reason in verdict["reasons"]:
+        for reason in _telling(verdict):
             what = f"{_words(reason['clause'])}: wanted {reason['wanted']}, but {reason['offered']}. "
             output.row(made, "", Text.assemble(output.clean(what), (output.clean(reason["hint"]), "cyan")))
     output.show(made, empty="  No site is connected yet: `leeway site add`.", console=console, indent=2)
@@ -60,6 +60,11 @@ def _summary(verdict: Verdict) -> str:
     return verdict["summary"]
 
 
+def _telling(verdict: Verdict) -> list[Reason]:
+    """Where the site itself is out, nothing else about it helps; `--json` has all."""
+    return [reason for reason in verdict["reasons"] if reason["clause"] == "site"] or verdict["reasons"]
+
+
 def _words(clause: str) -> str:
     return clause.replace("_", " ")
 
@@ -71,8 +76,8 @@ def _show_offers(offers: list[Offer], console: Console) -> None:
         "rank": [str(offer["rank"]) for offer in shown],
         "site": [offer["site"] for offer in shown],
         "machine": [offer["offer"] for offer in shown],
-        "cores": [str(offer["cores"]) for offer in shown],
-        "memory": [output.memory(offer["memory_mib"]) for offer in shown],
+        "cores": [str(offer["cores"] or "-") for offer in shown],
+        "memory": [output.memory(offer["memory_mib"]) if offer["memory_mib"] else "-" for offer in shown],
         "disk": [f"{offer['disk_gib']} GiB" for offer in shown],
         "GPUs": [str(offer["gpus"] or "-") for offer in shown],
         "per hour": [*amounts["hourly"]],
@@ -88,8 +93,11 @@ def _show_offers(offers: list[Offer], console: Console) -> None:
 def _wanted(quote: Quote) -> str:
     """The workload in one line, from its canonical document."""
     workload = quote["workload"]
+    if workload["kind"] == "adopted":
+        return output.clean(f"for project {quote['project']}: {workload['thing']} {workload['remote_id']}, as it was")
     resources = workload["resources"]
-    parts = [f"{resources['cores']} cores", str(resources["memory"])]
+    cores = resources["cores"]
+    parts = ["1 core" if cores == 1 else f"{cores} cores", str(resources["memory"])]
     if resources.get("disk"):
         parts.append(f"{resources['disk']} disk")
     if resources.get("gpus"):

@@ -15,21 +15,30 @@ from web.client.shapes import Diagnosis, Inventory, Site
 
 def show_list(sites: Sequence[Site], *, now: datetime, console: Console | None = None) -> None:
     """A line for each."""
-    made = output.table("site", "provider", "kind", "use", "machine types", "images", "listed", "trouble", right=(
-        "machine types", "images"))  # fmt: skip
-    for site in sites:
-        output.row(
-            made,
-            output.styled(site["name"], "bold"),
-            site["provider"],
-            site["adapter"],
-            _use(site),
-            str(site["offers"]),
-            str(len(site["images"])),
-            output.when(site["changes_at"] or site["listed_at"], now=now),
-            output.styled(trouble(site) or "", "red"),
-        )
-    output.show(made, empty="No site yet: `leeway site add`.", console=console)
+    troubled = [site for site in sites if trouble(site)]
+    columns: dict[str, list[output.Cell]] = {
+        "site": [output.styled(site["name"], "bold") for site in sites],
+        "provider": [site["provider"] for site in sites],
+        "kind": [site["adapter"] for site in sites],
+        "use": [_use(site) for site in sites],
+        "machine types": [str(site["offers"]) for site in sites],
+        "images": [str(len(site["images"])) for site in sites],
+        "listed": [output.when(site["changes_at"] or site["listed_at"], now=now) for site in sites],
+        "": [output.styled("trouble" if site in troubled else "", "red") for site in sites],
+    }
+    output.show_columns(
+        columns,
+        right=("machine types", "images"),
+        spare=("images", "machine types", "kind"),
+        empty="No site yet: `leeway site add`.",
+        console=console,
+    )
+    if troubled:
+        output.say("", console=console)
+    for site in troubled:
+        text = trouble(site) or ""
+        named = text if text.startswith(f"{site['name']}: ") else f"{site['name']}: {text}"
+        output.say(output.styled(named, "red"), console=console)
 
 
 def show_site(site: Site, *, now: datetime, inventory: Inventory | None = None, console: Console | None = None) -> None:

@@ -14,6 +14,8 @@ def test_what_is_there_is_paid_by_a_project_until_it_is_stopped(leeway: Leeway) 
     dry = leeway.json("adopt", "aurora", name, "--project", "climate", "--dry-run")
     assert [thing["remote_id"] for thing in dry] == [first]
     assert leeway.json("ps") == []
+    dry_sums = leeway.ok("adopt", "aurora", name, second, "--project", "climate", "--dry-run").splitlines()[-1]
+    assert dry_sums == "2 things, 0.072 EUR an hour, 1.728 EUR a day"
     said = leeway.ok("adopt", "aurora", name, second, "--project", "climate", "--until", "2027-01-01")
     assert said.count("EUR an hour, charged to climate from now on") == 2
     again = leeway.json("adopt", "aurora", first, "--project", "climate")
@@ -24,6 +26,8 @@ def test_what_is_there_is_paid_by_a_project_until_it_is_stopped(leeway: Leeway) 
     assert "(adopted: not deleted)" in leeway.ok("show", name)
     assert "(adopted: not deleted)" in leeway.ok("ps")
     assert {line["machine"] for spend in leeway.json("spend") for line in spend["workloads"]} >= {name}
+    assert f"{name} for project climate: server {first}, as it was" in leeway.ok("explain", name)
+    assert "adopted: it was there, and nothing was chosen" in leeway.ok("explain", name)
     assert "charged no longer, and still at aurora" in leeway.ok("stop", name)
     until(lambda: leeway.json("inventory", "aurora", "--kind", "server") != [])
     still = {thing["remote_id"]: thing for thing in leeway.json("inventory", "aurora", "--kind", "server")}
@@ -40,6 +44,10 @@ def test_what_has_no_price_or_no_name_is_refused_with_the_way_out(leeway: Leeway
     refused = leeway("adopt", "aurora", large, "--project", "climate")
     assert refused.exit_code == 1
     assert "a1.large" in refused.output
+    dry = leeway.ok("adopt", "aurora", large, "--project", "climate", "--dry-run")
+    assert dry.splitlines()[-1] == "1 thing; 1 without a price: the rate card lacks it"
+    nobody = leeway("adopt", "aurora", "x" * 10_000, "--project", "climate")
+    assert len(nobody.output) < 1000
     unknown = leeway("adopt", "aurora", "nothing-like-it", "--project", "climate")
     assert "nothing is called 'nothing-like-it'" in unknown.output
     which = leeway("adopt", "aurora", "--project", "climate")

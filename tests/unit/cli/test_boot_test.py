@@ -27,5 +27,7 @@ def test_what_is_not_said_right_is_told(leeway: Leeway) -> None:
     assert (done.exit_code, "--project" in done.stderr) == (2, True)
     done = leeway("site", "boot-test", "aurora", "--project", "climate", "--every", "often")
     assert (done.exit_code, "every: " in done.stderr) == (1, True)
+    done = leeway("site", "boot-test", "aurora", "--project", "climate", "--every", "1 min")
+    assert (done.exit_code, "--every takes an hour to 31 days" in done.stderr) == (2, True)
     done = leeway("site", "boot-test", "aurora", "--project", "climate", "--image", "windows-3.11")
     assert (done.exit_code, "no machine can be started at aurora now" in done.stderr) == (1, True)

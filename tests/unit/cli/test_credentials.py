@@ -57,6 +57,14 @@ def test_a_project_alone_is_for_a_token(monkeypatch: pytest.MonkeyPatch) -> None
         complete({"project_name": "climate"}, NOWHERE)
 
 
+def test_an_empty_name_is_told_and_not_taken_for_another_kind_of_login(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OS_TOKEN", "gAAAA")
+    with pytest.raises(click.UsageError, match="--user-domain-name is empty"):
+        complete({"username": "ann", "user_domain_name": " ", "project_name": "climate"}, NOWHERE)
+    with pytest.raises(click.UsageError, match="--username is empty"):
+        complete({"username": "", "project_name": "climate"}, NOWHERE)
+
+
 @pytest.mark.parametrize(
     ("entry", "fields"),
     [

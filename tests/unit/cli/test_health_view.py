@@ -63,7 +63,7 @@ def test_a_site_that_fails_says_what_and_since_when() -> None:
 
 
 def test_a_site_that_nobody_asked_says_so() -> None:
-    assert shown(health("unknown", [], [])) == ["Nobody has asked it within the hour."]
+    assert shown(health("unknown", [], [])) == ["No contact with it was noted within the hour."]
 
 
 def test_a_day_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:

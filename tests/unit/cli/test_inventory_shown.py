@@ -36,6 +36,7 @@ def test_a_site_shows_its_things_by_kind_and_owner_and_its_quota(leeway: Leeway)
     assert "aurora  machine" in leeway.ok("inventory")
     assert "There is no such thing." in leeway.ok("inventory", "aurora", "--owner", "nobody")
     assert "There is no such thing." in leeway.ok("inventory", "aurora", "--project-id", "elsewhere")
+    assert "There is no such thing." in leeway.ok("inventory", "aurora", "--owner", ""), "an unset variable is nobody"
     (project,) = {one["project"] for one in found["projects"]}
     assert project not in shown, "one alone says nothing"
     in_it = leeway.json("inventory", "aurora", "--project-id", project)

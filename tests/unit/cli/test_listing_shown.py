@@ -71,6 +71,23 @@ def test_the_list_says_when_anything_was_heard_last() -> None:
     assert "60 s ago" in screen.getvalue()
 
 
+def test_trouble_has_lines_of_its_own_so_that_the_list_fits_the_window() -> None:
+    trouble = "north: logging in: the site says 401 (The request you have made requires authentication.)"
+    unlike = "no host name of ours; " + "a word more " * 20
+    screen = StringIO()
+    show_list(
+        [{**SITE, "trouble": trouble}, {**SITE, "name": "south", "provider": "a-provider-of-the-south"},
+         {**SITE, "name": "west", "trouble": unlike}],
+        now=NOW, console=Console(file=screen, width=80),
+    )  # fmt: skip
+    lines = [line.rstrip() for line in screen.getvalue().splitlines()]
+    assert [line.split()[0] for line in lines[1:4]] == ["north", "south", "west"]
+    assert [line.endswith("trouble") for line in lines[1:4]] == [True, False, True]
+    assert "openstack" in lines[1]
+    assert " ".join(lines[5:7]) == trouble
+    assert lines[7].startswith("west: no host name of ours; a word more")
+
+
 def test_where_nothing_is_known_yet_it_is_said_how_far_the_listing_is() -> None:
     assert unlisted(READING) == "north has not been listed yet: 3,000 things read so far."
     assert unlisted(FRESH) == "north has not been listed yet: it waits for a worker."
