@@ -115,6 +115,8 @@ def downgrade() -> None:
     op.drop_column("sites", "full_listing_wanted_at")
     op.drop_column("sites", "changes_at")
     op.drop_column("quote_offers", "boot_volume_gib")
+    # The version before cannot read a spec with words that it does not know.
+    op.execute("UPDATE leases SET spec = spec - 'boot_volume_gib' - 'volume_gib'")
     # Fails where something is adopted that is no machine: the version before knows of none.
     op.alter_column("quote_offers", "offer_id", existing_type=sa.Uuid(), nullable=False)
     op.drop_column("segments", "size_gib")

@@ -13,12 +13,15 @@ from alembic.runtime.environment import EnvironmentContext
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
+from sqlalchemy.orm import Session
 
 from broker import schema
 from broker.database import Database, libpq_url, single_use_engine
 from broker.errors import SetupError
+from broker.placement import Volumes
 from broker.restored import acts
 from tests.conftest import PostgresForTests
+from tests.unit.accounting.world import World
 
 
 def execute(url: str | None, statement: str) -> None:
@@ -67,6 +70,20 @@ def test_each_step_down_can_be_taken_again(empty_database: Database) -> None:
         schema.downgrade(empty_database, "-1")
     schema.upgrade(empty_database)
     assert schema.check(empty_database.application_url) == []
+
+
+def test_the_version_before_volumes_can_read_the_specs_of_leases(empty_database: Database) -> None:
+    """On the way down from 0005: it makes a `MachineSpec` of all that stands there."""
+    schema.upgrade(empty_database)
+    engine = single_use_engine(empty_database.application_url, application_name="tests")
+    with Session(engine) as session:
+        world = World(session)
+        lease_id = world.lease(world.order(), volumes=Volumes(10, 50)).id
+        session.commit()
+    schema.downgrade(empty_database, "0004")
+    with engine.connect() as connection:
+        query = sa.text("SELECT spec FROM leases WHERE id = :id")
+        assert connection.scalar(query, {"id": lease_id}).keys() == {"name", "instance_type", "image"}
 
 
 def test_the_way_down_leaves_nothing_behind(postgres: PostgresForTests, empty_database: Database) -> None:
