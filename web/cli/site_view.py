@@ -24,7 +24,7 @@ def show_list(sites: Sequence[Site], *, now: datetime, console: Console | None =
         "machine types": [str(site["offers"]) for site in sites],
         "images": [str(len(site["images"])) for site in sites],
         "listed": [output.when(site["changes_at"] or site["listed_at"], now=now) for site in sites],
-        "": [output.styled("trouble" if site in troubled else "", "red") for site in sites],
+        "trouble": [output.styled("yes" if site in troubled else "", "red") for site in sites],
     }
     output.show_columns(
         columns,

@@ -82,7 +82,7 @@ def test_trouble_has_lines_of_its_own_so_that_the_list_fits_the_window() -> None
     )  # fmt: skip
     lines = [line.rstrip() for line in screen.getvalue().splitlines()]
     assert [line.split()[0] for line in lines[1:4]] == ["north", "south", "west"]
-    assert [line.endswith("trouble") for line in lines[1:4]] == [True, False, True]
+    assert [line.endswith("yes") for line in lines[1:4]] == [True, False, True]
     assert "openstack" in lines[1]
     assert " ".join(lines[5:7]) == trouble
     assert lines[7].startswith("west: no host name of ours; a word more")
