@@ -7,7 +7,7 @@ that is open over the whole window takes part, so that no charge of the window f
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import ROUND_CEILING, Decimal
 from types import MappingProxyType
@@ -119,11 +119,22 @@ class GrantLedger:
             Conflict: where the order has a hold already.
             NotFound: for an unknown order.
         """
-        booking = _booking(session, order_id, until, now=now)
+        self.hold_each(session, {order_id: amounts}, until, now=now)
+
+    def hold_each(
+        self, session: Session, amounts: Mapping[UUID, Sequence[Amount]], until: datetime, *, now: datetime
+    ) -> None:
+        """`hold` for several orders of one project, all or none; balances are locked and written once."""
+        if not amounts:
+            return
+        booking = _booking(session, next(iter(amounts)), until, now=now)
         purses = _purses(session, booking)
-        if any(purse.hold for purse in purses):
+        has_hold = select(MoneyHold.order_id).where(MoneyHold.order_id.in_(amounts), MoneyHold.released_at.is_(None))
+        for order_id in session.scalars(has_hold.limit(1)):
             raise Conflict(f"Order {order_id} has money set aside already.", hint="Extend its hold instead.")
-        _set(session, booking, purses, amounts)
+        for order_id, wanted in amounts.items():
+            _set(session, replace(booking, order_id=order_id), purses, wanted)
+        session.flush()
 
     def extend(
         self, session: Session, order_id: UUID, amounts: Sequence[Amount], until: datetime, *, now: datetime
@@ -137,6 +148,7 @@ class GrantLedger:
         booking = _booking(session, order_id, until, now=now)
         purses = _purses(session, booking)
         _set(session, booking, purses, amounts, past=_past(session, booking, purses))
+        session.flush()
 
     def release(self, session: Session, order_id: UUID, *, now: datetime) -> None:
         """Give back what is left of the order's hold. Twice is fine; an order without one too."""
@@ -245,7 +257,6 @@ def _set(
             shares |= _shares(booking, purses, total, past)
         for purse in purses:
             _write(session, booking, purse, shares.get(purse.grant.id, Decimal(0)))
-    session.flush()
 
 
 def _shares(

@@ -31,7 +31,6 @@ from broker.models.inventory import Thing
 from broker.models.leases import Desired, Lease, LeaseState, Observation, Part, lease_state
 from broker.models.people import Project
 from broker.models.workloads import Order, OrderState, Quote, QuoteOffer, WorkloadRow
-from broker.orders import RECONCILE
 from broker.payers import Payers, payers, what_is
 from broker.placement import Assumptions
 from broker.quotes import assumptions_document, line_document
@@ -40,7 +39,7 @@ from broker.remote import Fence, MachineSpec, MachineState, PartKind, ThingKind
 from broker.restored import refuse_while_observing
 from broker.sites import site_named
 from broker.timeline import tell_order
-from broker.values import Amount, Period, plain, utc
+from broker.values import Amount, Period, new_id, plain, utc
 from broker.workloads import MAX_DURATION
 
 # Of one request: each is priced, held and written in one transaction.
@@ -135,22 +134,47 @@ def adopt(
         until=until,
         payers=payers(session, site, found.values(), now=now),
     )
-    return [_adopt(frame, found[thing_id]) for thing_id in ids]
+    orders: dict[UUID, Order] = {}
+    drafts: list[_Draft] = []
+    for thing in (found[thing_id] for thing_id in ids):
+        before = frame.payers.refuse_or_find(thing, project)
+        if before is None:
+            drafts.append(_draft(frame, thing))
+            before = drafts[-1].order
+        orders[thing.id] = before
+    _write(session, drafts)
+    _hold(frame, drafts)
+    return [orders[thing_id] for thing_id in ids]
 
 
-def _adopt(frame: _Frame, thing: Thing) -> Order:
-    session = frame.session
-    before = frame.payers.refuse_or_find(thing, frame.project)
-    if before is not None:
-        return before
-    kind = PartKind(thing.kind.value)
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """The rows of one thing, not written yet; they know each other by their ids."""
+
+    thing: Thing
+    workload: WorkloadRow
+    quote: Quote
+    order: Order
+    lease: Lease
+    part: Part
+    sighting: Observation
+
+    @property
+    def picked(self) -> QuoteOffer:
+        """Its price."""
+        return self.quote.offers[0]
+
+
+def _draft(frame: _Frame, thing: Thing) -> _Draft:
     offer = _offer(frame, thing) if thing.kind is ThingKind.SERVER else None
-    quote_offer, workload = _quote(frame, thing, kind, offer)
+    workload = _workload(frame, thing)
+    quote = _quote(frame, thing, workload, offer)
     rolls = frame.until - frame.now > frame.funding.window
     order = Order(
+        id=new_id(),
         workload_id=workload.id,
-        quote_id=quote_offer.quote_id,
-        quote_offer_id=quote_offer.id,
+        quote_id=quote.id,
+        quote_offer_id=quote.offers[0].id,
         project_id=frame.project.id,
         state=OrderState.ACTIVE,
         members=1,
@@ -158,19 +182,55 @@ def _adopt(frame: _Frame, thing: Thing) -> Order:
         placed_at=frame.now,
         held_until=frame.now + frame.funding.window if rolls else None,
     )
-    session.add(order)
-    session.flush()
     lease = _lease(frame, thing, order, offer)
-    thing.lease_id = lease.id
+    part = Part(
+        lease_id=lease.id,
+        kind=PartKind(thing.kind.value),
+        position=0,
+        fence=Fence.NONE,
+        is_harmless=thing.kind is not ThingKind.SERVER,
+        remote_id=thing.remote_id,
+        made_at=frame.now,
+    )
+    sighting = Observation(
+        lease_id=lease.id,
+        seen_at=frame.now,
+        state=lease.state,
+        raw_status=thing.raw_status,
+        instance_type=thing.instance_type,
+        size_gib=thing.size_gib,
+    )
+    return _Draft(thing, workload, quote, order, lease, part, sighting)
+
+
+def _write(session: Session, drafts: Sequence[_Draft]) -> None:
+    """All rows of a kind at once: others wait for the site's row meanwhile, be they listers or who adopts, too."""
+    for rows in (
+        [draft.workload for draft in drafts],
+        [draft.quote for draft in drafts],
+        [draft.order for draft in drafts],
+        [draft.lease for draft in drafts],
+        [row for draft in drafts for row in (draft.part, draft.sighting)],
+    ):
+        session.add_all(rows)
+        session.flush()
+    for draft in drafts:
+        draft.thing.lease_id = draft.lease.id
     session.flush()
-    hold = Amount.of(quote_offer.hold, quote_offer.commodity)
-    held_until = _held(frame).end
-    frame.funding.ledger.hold(session, order.id, [hold], held_until, now=frame.now)
-    hourly = Amount.of(quote_offer.hourly, quote_offer.commodity)
-    text = f"adopted {what_is(thing)} at {frame.site.name}: {hourly} an hour until {_moment(frame.until)}"
-    tell_order(session, order, "adopt", text, actor=frame.actor, remote_id=thing.remote_id)
-    tell_order(session, order, "hold", f"{hold} set aside until {_moment(held_until)}")
-    return order
+
+
+def _hold(frame: _Frame, drafts: Sequence[_Draft]) -> None:
+    """Last, as everybody wants the lock of the grants' balances."""
+    held_until, holds = _held(frame).end, {}
+    for draft in drafts:
+        picked, thing = draft.picked, draft.thing
+        hourly, hold = (Amount.of(value, picked.commodity) for value in (picked.hourly, picked.hold))
+        text = f"adopted {what_is(thing)} at {frame.site.name}: {hourly} an hour until {_moment(frame.until)}"
+        text += f"; {hold} set aside until {_moment(held_until)}"
+        tell_order(frame.session, draft.order, "adopt", text, actor=frame.actor, remote_id=thing.remote_id)
+        holds[draft.order.id] = [hold]
+    frame.session.flush()
+    frame.funding.ledger.hold_each(frame.session, holds, held_until, now=frame.now)
 
 
 def _offer(frame: _Frame, thing: Thing) -> Offer:
@@ -199,29 +259,57 @@ def _held(frame: _Frame) -> Period:
     return Period(frame.now, end + frame.assumed.settle_time)
 
 
-def _quote(frame: _Frame, thing: Thing, kind: PartKind, offer: Offer | None) -> tuple[QuoteOffer, WorkloadRow]:
+def _workload(frame: _Frame, thing: Thing) -> WorkloadRow:
+    name = _name(thing)
+    document = _document(frame, thing, name)
+    return WorkloadRow(
+        id=new_id(),
+        project_id=frame.project.id,
+        name=name,
+        document=document,
+        digest=digest(document),
+        made_at=frame.now,
+    )
+
+
+def _quote(frame: _Frame, thing: Thing, workload: WorkloadRow, offer: Offer | None) -> Quote:
     """What it costs until its end by today's card; it has expired, so that nothing can be ordered from it."""
-    session, period = frame.session, Period(frame.now, frame.until)
+    verdict = {
+        "site_id": str(frame.site.id),
+        "site": frame.site.name,
+        "rank": 1,
+        "summary": "adopted: it was there, and nothing was chosen",
+        "offers": 1,
+        "reasons": [],
+    }
+    return Quote(
+        id=new_id(),
+        workload_id=workload.id,
+        made_at=frame.now,
+        expires_at=frame.now,
+        catalogue_digest="",
+        facts_digest="",
+        assumptions=assumptions_document(frame.assumed) | {"adopted": True},
+        verdicts=[verdict],
+        eliminated={},
+        relaxations=[],
+        offers=[_picked(frame, thing, offer)],
+    )
 
-    def over(period: Period) -> Run | Present:
-        if offer is None:
-            return Present(frame.site.id, kind, thing.size_gib, period)
-        return Run(offer.id, has_address=False, period=period)
 
+def _picked(frame: _Frame, thing: Thing, offer: Offer | None) -> QuoteOffer:
+    period = Period(frame.now, frame.until)
+    use: Run | Present = Present(frame.site.id, PartKind(thing.kind.value), thing.size_gib, period)
+    if offer is not None:
+        use = Run(offer.id, has_address=False, period=period)
     try:
-        card, used = frame.rates.meters_of(over(period))
+        card, used = frame.rates.meters_of(use)
         if thing.state not in (None, MachineState.UNKNOWN):
             card.share(thing.state.value)
     except PriceUnknown as unknown:
         raise PriceUnknown(f"{what_is(thing)} cannot be priced: {unknown.detail}", hint=unknown.hint) from None
-    name = _name(thing)
-    document = _document(frame, thing, name)
-    workload = WorkloadRow(
-        project_id=frame.project.id, name=name, document=document, digest=digest(document), made_at=frame.now
-    )
-    session.add(workload)
-    session.flush()
-    picked = QuoteOffer(
+    return QuoteOffer(
+        id=new_id(),
         rank=1,
         site_id=frame.site.id,
         offer_id=None if offer is None else offer.id,
@@ -233,29 +321,6 @@ def _quote(frame: _Frame, thing: Thing, kind: PartKind, offer: Offer | None) -> 
         hourly=meters.hourly(used, card).stored().value,
         lines=[line_document(line) for line in meters.cost_lines(used, card, period)],
     )
-    verdict = {
-        "site_id": str(frame.site.id),
-        "site": frame.site.name,
-        "rank": 1,
-        "summary": "adopted: it was there, and nothing was chosen",
-        "offers": 1,
-        "reasons": [],
-    }
-    quote = Quote(
-        workload_id=workload.id,
-        made_at=frame.now,
-        expires_at=frame.now,
-        catalogue_digest="",
-        facts_digest="",
-        assumptions=assumptions_document(frame.assumed) | {"adopted": True},
-        verdicts=[verdict],
-        eliminated={},
-        relaxations=[],
-        offers=[picked],
-    )
-    session.add(quote)
-    session.flush()
-    return picked, workload
 
 
 def _document(frame: _Frame, thing: Thing, name: str) -> dict[str, Any]:
@@ -280,7 +345,8 @@ def _lease(frame: _Frame, thing: Thing, order: Order, offer: Offer | None) -> Le
         spec = asdict(MachineSpec(name=name, instance_type=offer.remote_id, image=_UNKNOWN_IMAGE))
     elif thing.size_gib is not None:
         spec["size_gib"] = plain(thing.size_gib)
-    lease = Lease(
+    return Lease(
+        id=new_id(),
         order_id=order.id,
         member=1,
         site_id=frame.site.id,
@@ -296,30 +362,8 @@ def _lease(frame: _Frame, thing: Thing, order: Order, offer: Offer | None) -> Le
         seen_at=frame.now,
         adopted_at=frame.now,
         site_project=thing.project,
-        next_look_at=func.clock_timestamp(),
+        next_look_at=frame.now,
     )
-    frame.session.add(lease)
-    frame.session.flush()
-    part = Part(
-        lease_id=lease.id,
-        kind=kind,
-        position=0,
-        fence=Fence.NONE,
-        is_harmless=kind is not PartKind.SERVER,
-        remote_id=thing.remote_id,
-        made_at=frame.now,
-    )
-    sighting = Observation(
-        lease_id=lease.id,
-        seen_at=frame.now,
-        state=lease.state,
-        raw_status=thing.raw_status,
-        instance_type=thing.instance_type,
-        size_gib=thing.size_gib,
-    )
-    frame.session.add_all((part, sighting))
-    frame.funding.jobs.defer(frame.session, RECONCILE, str(lease.id))
-    return lease
 
 
 def _name(thing: Thing) -> str:

@@ -273,6 +273,12 @@ class Ledger(Protocol):
         """Set amounts aside on the project's grants, or raise `GrantExhausted` with what is free and hold nothing."""
         ...
 
+    def hold_each(
+        self, session: Session, amounts: Mapping[UUID, Sequence[Amount]], until: datetime, *, now: datetime
+    ) -> None:
+        """The same for several orders of one project at once, all or none."""
+        ...
+
     def extend(
         self, session: Session, order_id: UUID, amounts: Sequence[Amount], until: datetime, *, now: datetime
     ) -> None:

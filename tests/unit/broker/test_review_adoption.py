@@ -9,10 +9,12 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import event, func, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from accounting.grants import create_grant
+from accounting.models.grants import MoneyHold
+from accounting.proof import prove
 from adapters.sandbox.config import Timing as CloudTiming
 from adapters.sandbox.profiles import aurora
 from broker.errors import Conflict
@@ -21,6 +23,7 @@ from broker.models.federation import Site
 from broker.models.inventory import Thing
 from broker.models.leases import LaunchAttempt, Lease
 from broker.models.people import Project
+from broker.models.workloads import Order, QuoteOffer
 from broker.remote import Listing, PartKind, RemoteMachine, Tags, ThingKind
 from broker.things import record_things
 from broker.values import Amount, Period
@@ -196,3 +199,36 @@ def test_the_disk_that_a_machine_of_ours_boots_from_is_charged_with_it(found: Fo
     with world.sessions.begin() as session:  # one that somebody attached is nobody's
         session.execute(update(Thing).where(Thing.id == volume.id).values(size_gib=volume.size_gib + 1))
     assert found.adopt(volume)
+
+
+# --- many at once ----------------------------------------------------------------------------------------------------
+
+
+def test_many_are_adopted_with_few_questions_and_the_balances_locked_last(found: Found) -> None:
+    """While they are written, listers wait for the site's row, and whoever orders for the balances."""
+    engine = found.world.sessions.kw["bind"]
+    statements: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        statements.append(statement)
+
+    things = [thing for kind in ThingKind for thing in found.things(kind)]
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        leases = found.adopt(*things)
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+    locks = [number for number, text in enumerate(statements) if "FROM grants JOIN balances" in text]
+    lines = [number for number, text in enumerate(statements) if text.startswith("INSERT INTO events")]
+    assert len(locks) == 1
+    assert lines[-1] < locks[0]
+    assert sum(text.startswith("INSERT INTO") for text in statements) <= len(things) + 12
+    with found.world.sessions() as session:
+        held, owed = session.execute(
+            select(func.sum(MoneyHold.amount), func.sum(QuoteOffer.hold))
+            .join(Order, Order.id == MoneyHold.order_id)
+            .join(QuoteOffer, QuoteOffer.id == Order.quote_offer_id)
+        ).one()
+        assert held == owed
+        assert not prove(session)
+    assert len(leases) == len(things)
