@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import timedelta
 from html.parser import HTMLParser
+from uuid import UUID
 
 import pytest
 from sqlalchemy import func, update
 from starlette.testclient import TestClient
 
+from adapters.sandbox import running
+from adapters.sandbox.config import Timing
+from adapters.sandbox.profiles import aurora
 from broker.models.leases import Lease
-from tests.api.federation import RATES, Federation
+from tests.api.federation import RATES, Federation, list_site, site_document
 from web.compose import Services
 from web.token import load_token
 
@@ -108,6 +113,26 @@ def test_a_kept_snapshot_is_no_machine(federation: Federation) -> None:
     page = read(federation.client, "/workloads/trial")
     assert address not in page.text.partition("Timeline")[0]
     assert "none yet" not in page.text
+
+
+def test_what_was_adopted_is_shown_as_what_it_is(federation: Federation) -> None:
+    """A volume does not run, has no address, and nobody chose where it is."""
+    card = f'{RATES}  volume-storage: {{unit: GiB-hour, unit_price: "0.0001"}}\n'
+    client, services = federation.client, federation.services
+    assert client.post("/api/v1/rate-cards", json={"document": card, "format": "yaml"}).status_code == 201
+    with running(replace(aurora(), timing=Timing())) as other:
+        made = client.post("/api/v1/sites", json=site_document(other, name="other", provider="aurora"))
+        list_site(services, UUID(made.json()["id"]))
+        (volume, *_) = client.get("/api/v1/sites/other/things?kind=volume").json()["items"]
+        wanted = {"project": "climate", "things": [volume["id"]]}
+        assert client.post("/api/v1/sites/other/adoptions", json=wanted).status_code == 201
+    page = read(client, f"/workloads/{volume['name']}")
+    assert "nothing of it" in page.text
+    for wrong in ("Running since", "Address", "shall be", "Why there", "chosen", "Machines"):
+        assert wrong not in page.text.partition("Timeline")[0], wrong
+    assert "as it was asked for" not in page.text
+    home = read(client, "/")
+    assert "per day" in home.text.partition("For a person to look at")[2]
 
 
 def badges(federation: Federation, path: str) -> set[str]:

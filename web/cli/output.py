@@ -97,7 +97,8 @@ def show_columns(
 
 
 def _natural_width(columns: Mapping[str, Sequence[Cell]]) -> int:
-    return sum(2 + max(len(str(cell)) for cell in (name, *cells)) for name, cells in columns.items())
+    """Two spaces stand between columns, and none after the last."""
+    return sum(2 + max(len(str(cell)) for cell in (name, *cells)) for name, cells in columns.items()) - 2
 
 
 def say(text: Cell, *, console: Console | None = None) -> None:

@@ -20,6 +20,9 @@ def show_quote(quote: Quote, *, console: Console | None = None) -> None:
     console = console or output.screen()
     console.print(Text.assemble((output.clean(quote["name"]), "bold"), f" {_wanted(quote)}"))
     console.print()
+    if quote["workload"]["kind"] == "adopted":
+        console.print(Text("  It was there before, and nothing was chosen."))
+        return
     if quote["offers"]:
         _show_offers(quote["offers"], console)
     else:

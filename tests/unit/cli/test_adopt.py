@@ -27,7 +27,7 @@ def test_what_is_there_is_paid_by_a_project_until_it_is_stopped(leeway: Leeway) 
     assert "(adopted: not deleted)" in leeway.ok("ps")
     assert {line["machine"] for spend in leeway.json("spend") for line in spend["workloads"]} >= {name}
     assert f"{name} for project climate: server {first}, as it was" in leeway.ok("explain", name)
-    assert "adopted: it was there, and nothing was chosen" in leeway.ok("explain", name)
+    assert "It was there before, and nothing was chosen." in leeway.ok("explain", name)
     assert "charged no longer, and still at aurora" in leeway.ok("stop", name)
     until(lambda: leeway.json("inventory", "aurora", "--kind", "server") != [])
     still = {thing["remote_id"]: thing for thing in leeway.json("inventory", "aurora", "--kind", "server")}

@@ -9,6 +9,7 @@ from decimal import Decimal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from web.cli import output
 from web.client.shapes import Money
@@ -97,3 +98,12 @@ def test_a_narrow_window_is_shown_fewer_columns_and_no_broken_number(width: int,
     header, only = stream.getvalue().splitlines()
     assert set(header.split()) <= set(columns.split())
     assert width < 15 or "1.20 EUR" in only
+
+
+@pytest.mark.parametrize(("width", "is_there"), [(18, True), (17, False)])
+def test_a_spare_column_is_left_out_where_there_is_no_room_and_only_there(width: int, is_there: bool) -> None:
+    screen = io.StringIO()
+    columns = {"name": ["north-1"], "spare": ["not so"], "n": ["1"]}
+    output.show_columns(columns, spare=("gone", "spare"), console=Console(file=screen, width=width))
+    assert ("spare" in screen.getvalue()) is is_there
+    assert len(screen.getvalue().splitlines()) == 2
