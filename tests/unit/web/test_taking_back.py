@@ -25,9 +25,11 @@ from adapters.sandbox.faults import FaultKind
 from adapters.sandbox.profiles import aurora
 from broker.backups import make_backup, restore
 from broker.database import Database
+from broker.errors import PriceUnknown
 from broker.lost import Find
 from broker.meters import VOLUME_SKU
 from broker.models.audit import Event, Finding
+from broker.models.catalogue import Offer
 from broker.models.federation import Site
 from broker.models.holds import QuotaHold, QuotaPool
 from broker.models.leases import Desired, Lease, LeaseState, Part
@@ -35,6 +37,7 @@ from broker.models.people import Project
 from broker.models.workloads import Order, OrderState, Quote, QuoteOffer, WorkloadRow
 from broker.orders import stop_order
 from broker.placement import Volumes
+from broker.rebuilt import _boot_gib
 from broker.remote import Deadline, MachineSpec, MachineState, PartKind, RemoteMachine, RemoteThing, Tags, ThingKind
 from broker.restored import look
 from broker.resuming import readiness, resume
@@ -342,6 +345,12 @@ def test_what_a_machine_boots_from_was_made_with_it(*, made: int | None, tagged:
     )
     find = Find(new_id(), "scope", born + timedelta(hours=1), machine, tags, (), (disk,), unread=None)
     assert (find.boot_disks == [disk]) is is_it
+    assert _boot_gib(find, Offer(disk_gib=20)) == (30 if is_it else 0)
+    if is_it:
+        assert _boot_gib(find, Offer(disk_gib=0)) == 30
+    else:
+        with pytest.raises(PriceUnknown, match="how large the volume that it boots from is"):
+            _boot_gib(find, Offer(disk_gib=0))
 
 
 def test_it_is_taken_back_once_however_often_it_is_seen(stage: Stage) -> None:
