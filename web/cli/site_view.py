@@ -36,9 +36,7 @@ def show_list(sites: Sequence[Site], *, now: datetime, console: Console | None =
     if troubled:
         output.say("", console=console)
     for site in troubled:
-        text = trouble(site) or ""
-        named = text if text.startswith(f"{site['name']}: ") else f"{site['name']}: {text}"
-        output.say(output.styled(named, "red"), console=console)
+        output.say(output.styled(f"{site['name']}: {_unnamed_trouble(site)}", "red"), console=console)
 
 
 def show_site(site: Site, *, now: datetime, inventory: Inventory | None = None, console: Console | None = None) -> None:
@@ -88,8 +86,9 @@ def show_unlisted(sites: Sequence[Site], *, console: Console | None = None) -> N
     """A line for each site that was never listed: until then nothing is known of what is there."""
     for site in sites:
         if site["enabled"] and site["listed_at"] is None:
-            state = progress(site) or trouble(site) or "it waits for a worker"
-            output.say(output.styled(f"{site['name']} has not been listed yet: {state}.", "dim"), console=console)
+            state = progress(site) or _unnamed_trouble(site) or "it waits for a worker"
+            said = f"{site['name']} has not been listed yet: {state.removesuffix('.')}."
+            output.say(output.styled(said, "dim"), console=console)
 
 
 def _listed(site: Site, *, now: datetime) -> str:
@@ -102,6 +101,11 @@ def trouble(site: Site) -> str | None:
     """What keeps machines from being started there, None where nothing does."""
     failed = next((step for step in site["diagnosis"] if not step["ok"]), None)
     return site["trouble"] or (failed["detail"] if failed else None)
+
+
+def _unnamed_trouble(site: Site) -> str:
+    """Without the site's name, which errors of sites begin with; empty where there is none."""
+    return (trouble(site) or "").removeprefix(f"{site['name']}: ")
 
 
 def _use(site: Site) -> str:

@@ -95,6 +95,11 @@ def test_where_nothing_is_known_yet_it_is_said_how_far_the_listing_is() -> None:
     assert unlisted(SITE, {**FRESH, "enabled": False}, {**SITE, "listing_since": "2026-11-21T12:29:50Z"}) == ""
 
 
+def test_a_site_that_was_never_listed_says_its_trouble_once() -> None:
+    said = unlisted({**FRESH, "trouble": "north: nobody is there. Check the name."})
+    assert said == "north has not been listed yet: nobody is there. Check the name."
+
+
 def test_who_waits_for_the_first_listing_sees_it_grow() -> None:
     assert waited_for([READING, SITE]) == "listing north: 3,000 things read so far and north"
 
