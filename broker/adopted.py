@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy import func, select, update
@@ -19,15 +20,21 @@ from sqlalchemy.orm import Session
 from broker import claims
 from broker.claims import wake
 from broker.launching import Pass
+from broker.models.federation import Site
 from broker.models.leases import Lease, Part
+from broker.models.workloads import QuoteOffer
 from broker.observations import last_observations, see_gone, see_missing, see_present
 from broker.orders import RECONCILE
 from broker.remote import Listing, PartKind, RemoteThing
 from broker.strays import locked
-from broker.timeline import tell
+from broker.timeline import Concern, tell
 from broker.tools import Tools
+from broker.units import counted
+from broker.values import Amount
 
 Writing = Callable[[], AbstractContextManager[Session]]
+# Things that a project pays for, and that no listing shows, as their own project is not read.
+UNSEEN: Final = "adopted_unseen"
 # Leases of one transaction.
 _CHUNK = 200
 
@@ -80,6 +87,8 @@ def _record(
         thing = shown[lease.id]
         if lease.gone_at is not None or (thing is None and not listing.speaks_of(lease.site_project)):
             continue
+        if thing is not None and thing.project is not None:
+            lease.site_project = thing.project  # a volume may be handed to another one
         if thing is None:
             is_new = see_missing(session, lease, seen_at=started_at, settle=settle)
         else:
@@ -87,6 +96,37 @@ def _record(
         if is_new:
             woken.add(lease.id)
     return woken
+
+
+def unseen(session: Session, site: Site, listing: Listing) -> list[Concern]:
+    """One for each project of the site's that was adopted from and is not read: all of it is held for, not charged."""
+    if not listing.projects:
+        return []
+    rows = session.execute(
+        select(Lease.site_project, QuoteOffer.commodity, func.count(), func.sum(QuoteOffer.hourly))
+        .join(QuoteOffer, QuoteOffer.id == Lease.quote_offer_id)
+        .where(
+            Lease.site_id == site.id,
+            Lease.adopted_at.is_not(None),
+            Lease.gone_at.is_(None),
+            Lease.site_project.is_not(None),
+            Lease.site_project.not_in(listing.projects),
+        )
+        .group_by(Lease.site_project, QuoteOffer.commodity)
+    )
+    return [
+        Concern(
+            kind=UNSEEN,
+            key=f"{site.id}:{project}:{commodity}",
+            text=f"{counted(count, 'thing')} of project {project} at {site.name}, adopted before, cannot be seen any "
+            "more: money is held for them, and nothing is charged",
+            hint="Give the site a credential that reads that project too (its setting projects), or end their charging "
+            "(`leeway stop`).",
+            site_id=site.id,
+            per_day=Amount.of(hourly, commodity).times(24).stored(),
+        )
+        for project, commodity, count, hourly in rows
+    ]
 
 
 def give_up(run: Pass, lease: Lease, part: Part) -> None:

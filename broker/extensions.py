@@ -80,7 +80,7 @@ def extend_order(
     old = max(lease.ends_at for lease in kept)
     if end == old or _was_extended_to(session, order, end):
         return order
-    _check(order, old, end, now=now)
+    _check(order, old, end, is_adopted=kept[0].adopted_at is not None, now=now)
     reach = max(now + funding.window, order.held_until or old)
     held_until = None if end <= reach else reach
     held = _hold(session, order, leases, held_until or end, ledger=funding.ledger, now=now)
@@ -101,7 +101,7 @@ def extend_order(
     return order
 
 
-def _check(order: Order, old: datetime, end: datetime, *, now: datetime) -> None:
+def _check(order: Order, old: datetime, end: datetime, *, is_adopted: bool, now: datetime) -> None:
     if end <= old:
         raise InvalidInput(
             "until",
@@ -110,7 +110,11 @@ def _check(order: Order, old: datetime, end: datetime, *, now: datetime) -> None
         )
     if end <= now:
         raise InvalidInput("until", f"{_moment(end)} is over", hint="Give an end that is to come.")
-    if order.duration + (end - old) > MAX_DURATION:
+    if is_adopted:  # it was there before the order, and is when that is over: what counts is when somebody looks again
+        if end > now + MAX_DURATION:
+            hint = f"The latest end is {_moment(now + MAX_DURATION)}."
+            raise InvalidInput("until", f"{_moment(end)} is not within the next {MAX_DURATION.days} days", hint=hint)
+    elif order.duration + (end - old) > MAX_DURATION:
         latest = old + (MAX_DURATION - order.duration)
         raise InvalidInput(
             "until",

@@ -26,7 +26,7 @@ from uuid import UUID
 from sqlalchemy import and_, case, delete, func, null, or_, update
 from sqlalchemy.orm import Session
 
-from broker.adopted import record_adopted
+from broker.adopted import UNSEEN, record_adopted, unseen
 from broker.catalogue import record_catalogue
 from broker.endings import correct_ends
 from broker.errors import Fenced, LeewayError
@@ -253,8 +253,8 @@ def _record_findings(
         )
         for kind, why in listing.unread.items()
     ]
-    raise_findings(session, concerns, now=turn.started_at)
-    for kind in (OURS_UNKNOWN, UNKNOWN_MACHINE, UNREAD):
+    raise_findings(session, [*concerns, *unseen(session, site, listing)], now=turn.started_at)
+    for kind in (OURS_UNKNOWN, UNKNOWN_MACHINE, UNREAD, UNSEEN):
         resolve_findings(session, kind, site_id=turn.site_id, now=turn.started_at)
 
 

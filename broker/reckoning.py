@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from broker import meters
 from broker.catalogue import rate_card
 from broker.errors import PriceUnknown
-from broker.models.catalogue import Offer, RateCardVersion
+from broker.models.catalogue import CatalogueVersion, Offer, RateCardVersion
 from broker.models.federation import Provider, Site
 from broker.models.leases import ENDING, Desired, Lease, LeaseState, Observation, Part
 from broker.models.workloads import Order, Quote, QuoteOffer
@@ -185,7 +185,27 @@ def use_of(session: Session, lease: Lease, period: Period) -> Run | Present:
     offer_id = session.get_one(QuoteOffer, lease.quote_offer_id).offer_id
     if offer_id is None:
         return _present(session, lease, period)
+    if lease.adopted_at is not None:
+        offer_id = _resized(session, lease) or offer_id
     return Run(offer_id, bool(lease.spec.get("public_address")), period, Volumes.of(lease.spec))
+
+
+def _resized(session: Session, lease: Lease) -> UUID | None:
+    """The newest offer of the type that the machine was last seen to have; its owner may have changed that."""
+    kind = (
+        select(Observation.instance_type)
+        .where(Observation.lease_id == lease.id, Observation.instance_type.is_not(None))
+        .order_by(Observation.seen_at.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    return session.scalars(
+        select(Offer.id)
+        .join(CatalogueVersion, CatalogueVersion.id == Offer.catalogue_version_id)
+        .where(Offer.site_id == lease.site_id, Offer.remote_id == kind)
+        .order_by(CatalogueVersion.made_at.desc())
+        .limit(1)
+    ).one_or_none()
 
 
 def runs_of(

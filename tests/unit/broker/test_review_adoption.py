@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from uuid import uuid4
 
 import pytest
@@ -17,15 +18,20 @@ from accounting.models.grants import MoneyHold
 from accounting.proof import prove
 from adapters.sandbox.config import Timing as CloudTiming
 from adapters.sandbox.profiles import aurora
-from broker.errors import Conflict
+from broker.adopted import UNSEEN, record_adopted
+from broker.errors import Conflict, InvalidInput
+from broker.extensions import extend_order, roll_hold
 from broker.meters import VOLUME_SKU
+from broker.models.catalogue import Offer
 from broker.models.federation import Site
 from broker.models.inventory import Thing
 from broker.models.leases import LaunchAttempt, Lease
 from broker.models.people import Project
 from broker.models.workloads import Order, QuoteOffer
-from broker.remote import Listing, PartKind, RemoteMachine, Tags, ThingKind
+from broker.presence import record_presence
+from broker.remote import Listing, PartKind, RemoteMachine, RemoteThing, Tags, ThingKind
 from broker.things import record_things
+from broker.turns import Turn
 from broker.values import Amount, Period
 from tests.found import Found
 from tests.world import aurora_prices, make_world
@@ -33,7 +39,7 @@ from tests.world import aurora_prices, make_world
 
 @pytest.fixture
 def found(sessions: sessionmaker[Session]) -> Iterator[Found]:
-    with make_world(sessions, replace(aurora(), timing=CloudTiming())) as world:
+    with make_world(sessions, replace(aurora(), timing=CloudTiming()), grant="10000 EUR") as world:
         site_id = world.connect(world.cloud, prices=aurora_prices() | {VOLUME_SKU: "0.0002"})
         with world.sessions.begin() as session:
             home = session.scalars(select(Project.institution_id)).one()
@@ -199,6 +205,93 @@ def test_the_disk_that_a_machine_of_ours_boots_from_is_charged_with_it(found: Fo
     with world.sessions.begin() as session:  # one that somebody attached is nobody's
         session.execute(update(Thing).where(Thing.id == volume.id).values(size_gib=volume.size_gib + 1))
     assert found.adopt(volume)
+
+
+# --- never charged, or not to the end --------------------------------------------------------------------------------
+
+
+def adopted_of(found: Found, *things: RemoteThing, projects: set[str]) -> None:
+    """A complete listing of these projects that shows these things."""
+    record_adopted(
+        found.world.tools,
+        Listing("scope", (), (), things, projects=frozenset(projects)),
+        site_id=found.site_id,
+        started_at=found.world.now(),
+        settle=timedelta(0),
+        writing=found.world.sessions.begin,
+    )
+
+
+def test_a_volume_that_was_handed_to_another_project_is_missed_by_listings_of_that(found: Found) -> None:
+    """Cinder transfers volumes. Where its first project is all that is read later, nobody says that it is gone."""
+    volume = found.things(ThingKind.VOLUME)[0]
+    assert volume.project is not None
+    (lease_id,) = found.adopt(volume)
+    there = RemoteThing(ThingKind.VOLUME, volume.remote_id, "", "available", project="another")
+    adopted_of(found, there, projects={volume.project, "another"})
+    for _ in range(2):
+        adopted_of(found, projects={volume.project})
+    assert found.world.view(lease_id).lease.missing_since is None
+    adopted_of(found, projects={"another"})
+    assert found.world.view(lease_id).lease.missing_since is not None
+
+
+def test_a_project_that_is_no_longer_read_is_told_while_something_of_it_is_paid(found: Found) -> None:
+    """It is held for and never charged: nobody sees it."""
+    world, things = found.world, found.things(ThingKind.SERVER)[:2]
+    leases = found.adopt(*things)
+    world.observe(found.site_id)
+    assert found.finding(UNSEEN) is None
+    with world.sessions.begin() as session:
+        session.execute(update(Lease).where(Lease.adopted_at.is_not(None)).values(site_project="left"))
+    world.observe(found.site_id)
+    told = found.finding(UNSEEN)
+    assert told is not None
+    assert told.text.startswith("2 things")
+    assert "left" in told.text
+    with world.sessions() as session:
+        hourly = session.scalars(select(func.sum(QuoteOffer.hourly))).one()
+    assert (told.per_day, told.commodity) == (hourly * 24, "EUR")
+    for lease_id in leases:
+        found.stop(lease_id)
+        world.until_gone(lease_id)
+    world.observe(found.site_id)
+    assert found.finding(UNSEEN) is None
+
+
+def test_what_was_adopted_for_as_long_as_may_be_is_given_more_time_at_its_end(found: Found) -> None:
+    """An order ends for good after 366 days; what was there before does not end with it."""
+    world = found.world
+    (lease_id,) = found.adopt(found.things(ThingKind.VOLUME)[0])
+    order = found.order_of(lease_id)
+    end = world.view(lease_id).lease.ends_at
+    with world.sessions.begin() as session:
+        later = end - timedelta(days=3)
+        with pytest.raises(InvalidInput, match="366 days"):
+            extend_order(session, order.id, later + timedelta(days=367), found.funding, actor="tests", now=later)
+        extend_order(session, order.id, end + timedelta(days=300), found.funding, actor="tests", now=later)
+    assert world.view(lease_id).lease.ends_at == end + timedelta(days=300)
+
+
+def test_the_hold_of_a_machine_that_its_owner_resized_is_of_its_new_type(found: Found) -> None:
+    world, window = found.world, found.funding.window
+    machine = found.things(ThingKind.SERVER)[0]
+    (lease_id,) = found.adopt(machine)
+    order = found.order_of(lease_id)
+    with world.sessions() as session:
+        large = session.scalars(select(Offer.remote_id).where(Offer.name == "a1.pinned")).one()
+        small = session.scalars(select(QuoteOffer.hourly).where(QuoteOffer.id == order.quote_offer_id)).one()
+    seen = replace(machine_of(machine), instance_type=large)
+    turn = Turn(found.site_id, 0, world.now(), None, refresh=False)
+    with world.sessions.begin() as session:
+        record_presence(session, turn, {lease_id: seen}, settle=timedelta(0))
+    assert order.held_until is not None
+    with world.sessions.begin() as session:
+        assert roll_hold(session, order.id, found.funding, now=order.held_until - window * 0.4)
+        held = session.scalars(select(MoneyHold.amount).where(MoneyHold.order_id == order.id)).one()
+    days = window * 1.6 // timedelta(hours=1)
+    assert small < Decimal("0.7")
+    assert held >= days * Decimal("0.7"), "from when it was seen until the new window's end"
 
 
 # --- many at once ----------------------------------------------------------------------------------------------------
