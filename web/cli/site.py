@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -10,7 +11,7 @@ from typing import Any, Final
 import click
 
 from web.cli import boot_test, output
-from web.cli.command import Failure, LeewayCommand, connect, json_option, print_json
+from web.cli.command import Failure, Interrupted, LeewayCommand, connect, json_option, print_json
 from web.cli.credentials import Source, complete, from_clouds_yaml
 from web.cli.health_view import show_health
 from web.cli.main import HELPS
@@ -31,8 +32,8 @@ Examples:
     --application-credential-id 21dced0f --password-file secret.txt
   leeway site add aurora --provider tartu --from-clouds-yaml clouds.yaml --cloud aurora --broker
 
-The secret comes from --password-file, --password-stdin, OS_PASSWORD or OS_APPLICATION_CREDENTIAL_SECRET, or you are
-asked for it: never from the command line, which others on this machine can read.
+The secret comes from --password-file, --password-stdin, OS_PASSWORD, OS_APPLICATION_CREDENTIAL_SECRET or OS_TOKEN, or
+you are asked for it: never from the command line, which others on this machine can read.
 """
 # A worker that is there takes a check at once; one conversation with a site lasts 60 s at most.
 _CHECK_SECONDS: Final = 120.0
@@ -78,9 +79,10 @@ def add(name: str, *, as_json: bool, **options: Any) -> None:
     wanted = {"name": name, **_wanted(options)}
     with connect() as client:
         client.add_site(wanted)
-        site = _checked(client, name, is_quiet=as_json)
-        if all(step["ok"] for step in site["diagnosis"]):
-            site = wait_until_listed(client, [name], is_quiet=as_json)[0]
+        with _going_on(name):
+            site = _checked(client, name, is_quiet=as_json)
+            if all(step["ok"] for step in site["diagnosis"]):
+                site = wait_until_listed(client, [name], is_quiet=as_json)[0]
     _answer(site, as_json=as_json)
     if not as_json:
         output.say("")
@@ -129,7 +131,8 @@ def check(name: str, *, as_json: bool) -> None:
     """Try the credential of the site NAME step by step. Exit code 1 where a step fails."""
     with connect() as client:
         client.check_site(name)
-        site = _checked(client, name, is_quiet=as_json)
+        with _going_on(name):
+            site = _checked(client, name, is_quiet=as_json)
     _answer(site, as_json=as_json)
 
 
@@ -145,6 +148,16 @@ def _answer(site: Site, *, as_json: bool) -> None:
             title=f"{site['name']} is connected, and cannot be used",
             hint=failed["hint"],
         )
+
+
+@contextmanager
+def _going_on(name: str) -> Iterator[None]:
+    """Ctrl-C ends the waiting, and nothing of what is waited for."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        goes_on = f"{name} is connected, and its check goes on; `leeway site show {name}` tells what came of it."
+        raise Interrupted(goes_on, title="Interrupted") from None
 
 
 def _checked(client: Client, name: str, *, is_quiet: bool) -> Site:

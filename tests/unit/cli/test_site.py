@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+
 from adapters.sandbox.profiles import DEMO_PASSWORD
 from tests.unit.cli.conftest import Leeway
 
@@ -31,3 +36,21 @@ def test_a_real_cloud_is_observed_until_brokering_is_said(bare: Leeway) -> None:
     assert not use(bare)
     assert LOOKS in add(bare, "--observe")
     assert use(bare)
+
+
+def test_ctrl_c_ends_the_waiting_for_a_check_and_says_that_it_goes_on(bare: Leeway) -> None:
+    add(bare)
+    bare.cloud.faults.add("slow", service="compute", seconds=1)
+    environment = {key: value for key, value in (os.environ | bare.environment).items() if value is not None}
+    program = subprocess.Popen(
+        [sys.executable, "-m", "web.cli.main", "site", "check", "real"],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+    )  # fmt: skip
+    assert program.stderr is not None
+    assert program.stderr.readline() == "checking real ...\n"
+    program.send_signal(signal.SIGINT)
+    out, err = program.communicate(timeout=20)
+    bare.cloud.faults.clear()
+    assert (program.returncode, out) == (130, "")
+    assert "real is connected, and its check goes on" in err
+    assert len(err.splitlines()) <= 2
