@@ -18,7 +18,7 @@ from broker.schema import head_revision, require_current
 from web.cli import output
 from web.cli.command import Failure, LeewayCommand, json_option, print_json
 from web.cli.main import HELPS
-from web.cli.site_view import show_diagnosis, trouble
+from web.cli.site_view import show_diagnosis, unnamed_trouble
 from web.client.client import Client
 from web.client.errors import ClientError
 from web.client.place import find_place
@@ -153,8 +153,8 @@ def _server(settings: Settings) -> Iterator[Diagnosis]:
         yield from _moving(_asked_without_server(settings))
         return
     for site in sites:
-        found = reasons[site["name"]] or trouble(site)
-        if found is None:
+        found = reasons[site["name"]] or unnamed_trouble(site)
+        if not found:
             yield _good(f"site {site['name']}", f"{site['offers']} machine types")
         else:
             hint = next((step["hint"] for step in site["diagnosis"] if not step["ok"]), None)

@@ -36,7 +36,7 @@ def show_list(sites: Sequence[Site], *, now: datetime, console: Console | None =
     if troubled:
         output.say("", console=console)
     for site in troubled:
-        output.say(output.styled(f"{site['name']}: {_unnamed_trouble(site)}", "red"), console=console)
+        output.say(output.styled(f"{site['name']}: {unnamed_trouble(site)}", "red"), console=console)
 
 
 def show_site(site: Site, *, now: datetime, inventory: Inventory | None = None, console: Console | None = None) -> None:
@@ -86,7 +86,7 @@ def show_unlisted(sites: Sequence[Site], *, console: Console | None = None) -> N
     """A line for each site that was never listed: until then nothing is known of what is there."""
     for site in sites:
         if site["enabled"] and site["listed_at"] is None:
-            state = progress(site) or _unnamed_trouble(site) or "it waits for a worker"
+            state = progress(site) or unnamed_trouble(site) or "it waits for a worker"
             said = f"{site['name']} has not been listed yet: {state.removesuffix('.')}."
             output.say(output.styled(said, "dim"), console=console)
 
@@ -103,7 +103,7 @@ def trouble(site: Site) -> str | None:
     return site["trouble"] or (failed["detail"] if failed else None)
 
 
-def _unnamed_trouble(site: Site) -> str:
+def unnamed_trouble(site: Site) -> str:
     """Without the site's name, which errors of sites begin with; empty where there is none."""
     return (trouble(site) or "").removeprefix(f"{site['name']}: ")
 
