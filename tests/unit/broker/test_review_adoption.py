@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
+from threading import Thread
 from uuid import uuid4
 
 import pytest
@@ -25,7 +29,7 @@ from broker.meters import VOLUME_SKU
 from broker.models.catalogue import Offer
 from broker.models.federation import Site
 from broker.models.inventory import Thing
-from broker.models.leases import LaunchAttempt, Lease
+from broker.models.leases import LaunchAttempt, Lease, Part
 from broker.models.people import Project
 from broker.models.workloads import Order, QuoteOffer
 from broker.presence import record_presence
@@ -325,3 +329,59 @@ def test_many_are_adopted_with_few_questions_and_the_balances_locked_last(found:
         assert held == owed
         assert not prove(session)
     assert len(leases) == len(things)
+
+
+def at_once(acts: Sequence[Callable[[random.Random], object]], *, seconds: float) -> None:
+    """Each again and again, in a thread of its own; a conflict is an answer like any other."""
+    until, odd = time.monotonic() + seconds, list[BaseException]()
+
+    def again(act: Callable[[random.Random], object], dice: random.Random) -> None:
+        while time.monotonic() < until and not odd:
+            try:
+                act(dice)
+            except Conflict:
+                time.sleep(0.005)
+            except BaseException as error:  # noqa: BLE001 - told below, by the test's own thread
+                odd.append(error)
+
+    # The same throws each time.
+    dice = [random.Random(seed) for seed in range(len(acts))]  # noqa: S311 - no secret
+    threads = [Thread(target=again, args=args, daemon=True) for args in zip(acts, dice, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+    assert not any(thread.is_alive() for thread in threads)
+    assert not odd, odd
+
+
+def test_two_projects_a_lister_and_who_stops_at_once(found: Found) -> None:
+    """No deadlock, and whatever the order: each thing is paid for by one at a time."""
+    world = found.world
+    things = [*found.things(ThingKind.SERVER), *found.things(ThingKind.VOLUME)]
+
+    def adopt(project: str) -> Callable[[random.Random], object]:
+        return lambda dice: found.adopt(*dice.sample(things, 2), project=project)
+
+    def stop(dice: random.Random) -> None:
+        with world.sessions() as session:
+            live = session.scalars(select(Lease.id).where(Lease.gone_at.is_(None))).all()
+        if live:
+            lease_id = dice.choice(live)
+            found.stop(lease_id)
+            world.work(lease_id)
+
+    acts = (adopt("climate"), adopt("physics"), stop, lambda _: world.observe(found.site_id))
+    at_once(acts, seconds=4)
+    with world.sessions() as session:
+        rows = session.execute(
+            select(Part.kind, Part.remote_id, Part.made_at, Part.gone_at)
+            .where(Part.made_at.is_not(None))
+            .order_by(Part.kind, Part.remote_id, Part.made_at)
+        ).all()
+        assert not prove(session)
+    assert len(rows) > len(things), "hardly anything happened"
+    for before, after in pairwise(rows):
+        if before[:2] == after[:2]:
+            assert before.gone_at is not None
+            assert before.gone_at <= after.made_at
