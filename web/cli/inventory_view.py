@@ -121,6 +121,8 @@ def show_things(things: Sequence[Thing], *, now: datetime, console: Console | No
         del columns["project"]
     if len(sites) < 2:  # whoever asked has named it, or has no other
         del columns["site"]
+    if not any(columns["attached to"]):
+        del columns["attached to"]
     spare = ("attached to", "made", "project", "owner", "site")
     output.show_columns(columns, right=_NUMBERS, spare=spare, empty="There is no such thing.", console=console)
 

@@ -134,6 +134,7 @@ def test_things_fit_into_the_window_and_keep_their_names(things: list[Thing], wi
     for one, line in zip(things, lines, strict=True):
         assert one["name"] in line
         assert "unknown" in line
+    assert "attached to" not in screen.getvalue(), "nothing is"
 
 
 def test_memory_that_is_left_is_read_in_one_unit() -> None:
