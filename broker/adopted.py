@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Row, func, select, update
 from sqlalchemy.orm import Session
 
 from broker import claims
@@ -49,16 +49,17 @@ def record_adopted(
     found = {(PartKind(thing.kind.value), thing.remote_id): thing for thing in listing.things}
     wanted = [part for part in parts if part.kind not in unread]
     for start in range(0, len(wanted), _CHUNK):
-        shown = {part.lease_id: found.get((part.kind, part.remote_id or "")) for part in wanted[start : start + _CHUNK]}
+        some = wanted[start : start + _CHUNK]
+        shown = {lease_id: found.get((kind, remote_id or "")) for lease_id, kind, remote_id in some}
         with writing() as session:
             for lease_id in sorted(_record(session, listing, shown, started_at=started_at, settle=settle)):
                 wake(session, lease_id)
                 tools.jobs.defer(session, RECONCILE, str(lease_id))
 
 
-def _parts(session: Session, site_id: UUID, started_at: datetime) -> Sequence[Part]:
-    return session.scalars(
-        select(Part)
+def _parts(session: Session, site_id: UUID, started_at: datetime) -> Sequence[Row[UUID, PartKind, str | None]]:
+    return session.execute(
+        select(Part.lease_id, Part.kind, Part.remote_id)
         .join(Lease, Lease.id == Part.lease_id)
         .where(
             Lease.site_id == site_id,

@@ -44,6 +44,8 @@ def tell_if_over(run: Pass, view: View) -> None:
 
 
 def _should_end(view: View) -> bool:
+    if view.lease.adopted_at is not None:  # not where its money ends: it is charged on, and another finding tells
+        return view.now >= view.lease.ends_at
     if view.lease.desired is Desired.SNAPSHOT:
         return view.part(PartKind.SERVER).gone_at is None or view.kept_no_longer(frozenset()) is not None
     return view.lease.desired is Desired.GONE or view.now >= view.deleted_at

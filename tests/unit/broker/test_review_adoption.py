@@ -11,7 +11,8 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
 from threading import Thread
-from uuid import uuid4
+from typing import Any, cast
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import event, func, select, update
@@ -27,13 +28,16 @@ from broker.errors import Conflict, InvalidInput
 from broker.extensions import extend_order, roll_hold
 from broker.meters import VOLUME_SKU
 from broker.models.catalogue import Offer
-from broker.models.federation import Site
+from broker.models.federation import Installation, Site
 from broker.models.inventory import Thing
 from broker.models.leases import LaunchAttempt, Lease, Part
 from broker.models.people import Project
 from broker.models.workloads import Order, QuoteOffer
+from broker.ports import CloudAdapter
 from broker.presence import record_presence
 from broker.remote import Listing, PartKind, RemoteMachine, RemoteThing, Tags, ThingKind
+from broker.restored import begin_observing, living_imprint
+from broker.resuming import resume
 from broker.things import record_things
 from broker.turns import Turn
 from broker.values import Amount, Period
@@ -296,6 +300,80 @@ def test_the_hold_of_a_machine_that_its_owner_resized_is_of_its_new_type(found: 
     days = window * 1.6 // timedelta(hours=1)
     assert small < Decimal("0.7")
     assert held >= days * Decimal("0.7"), "from when it was seen until the new window's end"
+
+
+def test_the_end_of_the_money_is_not_told_as_the_end_of_its_time(found: Found) -> None:
+    world = found.world
+    (lease_id,) = found.adopt(found.things(ThingKind.VOLUME)[0])
+    order = found.order_of(lease_id)
+    with world.sessions.begin() as session:
+        session.execute(update(Order).where(Order.id == order.id).values(held_until=func.clock_timestamp()))
+    world.work(lease_id)
+    assert found.finding("lease_stuck") is None
+    world.wake(lease_id, ends_at=func.clock_timestamp())
+    world.work(lease_id)
+    assert found.finding("lease_stuck") is not None
+
+
+def test_after_a_restore_what_was_adopted_goes_on_and_is_given_up(found: Found) -> None:
+    world, things = found.world, [found.things(kind)[0] for kind in (ThingKind.SERVER, ThingKind.VOLUME)]
+    before = len(world.cloud.log.entries())
+    leases = found.adopt(*things)
+    world.observe(found.site_id)
+    with world.sessions.begin() as session:
+        begin_observing(session, "restored")
+        session.execute(update(Installation).values(observing_since=func.clock_timestamp() - timedelta(hours=1)))
+        session.execute(update(Installation).values(imprint=living_imprint))
+    world.observe(found.site_id)
+    assert resume(world.tools, actor="tests").leases == len(leases)
+    for lease_id in leases:
+        world.work(lease_id)
+        found.stop(lease_id)
+        world.until_gone(lease_id)
+        assert len(found.charges(lease_id)) == 1
+    assert len(world.cloud.log.entries()) == before
+
+
+def test_a_credential_of_another_project_ends_nothing_and_the_former_one_goes_on(found: Found) -> None:
+    world, things = found.world, [found.things(kind)[0] for kind in (ThingKind.SERVER, ThingKind.VOLUME)]
+    leases = found.adopt(*things)
+    world.observe(found.site_id)
+    seen = [world.view(lease_id).lease.seen_at for lease_id in leases]
+    real = world.tools.open_site
+
+    def elsewhere(site_id: UUID) -> CloudAdapter:
+        return cast("CloudAdapter", Elsewhere(real(site_id)))
+
+    here, there = world, replace(world, tools=replace(world.tools, open_site=elsewhere))
+    for _ in range(3):
+        there.observe(found.site_id)
+        time.sleep(0.15)
+    assert found.finding(UNSEEN) is not None
+    for lease_id, seen_at in zip(leases, seen, strict=True):
+        lease = there.work(lease_id).lease
+        assert (lease.missing_since, lease.gone_at, lease.seen_at) == (None, None, seen_at)
+    assert not found.things(ThingKind.SERVER)
+    here.observe(found.site_id)
+    assert found.finding(UNSEEN) is None
+    assert [world.view(lease_id).lease.seen_at != seen_at for lease_id, seen_at in zip(leases, seen, strict=True)] == [
+        True,
+        True,
+    ]
+    assert {thing.lease_id for thing in found.things(ThingKind.SERVER)} >= {leases[0]}
+    assert found.adopt(*found.things(ThingKind.VOLUME)[:1]) == leases[1:]
+
+
+class Elsewhere:
+    """The same adapter with a credential of another project, in which there is nothing."""
+
+    def __init__(self, adapter: CloudAdapter) -> None:
+        self._adapter = adapter
+
+    def listing(self, **_: Any) -> Listing:
+        return Listing("another", (), (), projects=frozenset({"another"}))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._adapter, name)
 
 
 # --- many at once ----------------------------------------------------------------------------------------------------
