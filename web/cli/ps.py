@@ -32,4 +32,4 @@ def command(*, project: str | None, state: str | None, name: str | None, most: i
     if as_json:
         print_json(items)
     else:
-        show_list(items, now=datetime.now(UTC))
+        show_list(items, now=datetime.now(UTC), is_part=any((project, state, name)))

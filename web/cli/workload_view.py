@@ -16,8 +16,10 @@ from web.client.shapes import Event, Machine, Spend, Workload, WorkloadItem
 _EVENT_STYLES: Final = {"refused": "red", "returned": "red", "vanished": "red", "missing": "yellow", "order": "bold"}
 
 
-def show_list(items: Sequence[WorkloadItem], *, now: datetime, console: Console | None = None) -> None:
-    """A line for each."""
+def show_list(
+    items: Sequence[WorkloadItem], *, now: datetime, is_part: bool = False, console: Console | None = None
+) -> None:
+    """A line for each. `is_part`: only some kind of them was asked for."""
     columns: dict[str, list[output.Cell]] = {
         "workload": [output.styled(item["name"], "bold") for item in items],
         "id": [output.short(item["order"]["id"]) for item in items],
@@ -33,7 +35,7 @@ def show_list(items: Sequence[WorkloadItem], *, now: datetime, console: Console 
         columns,
         right=("spent",),
         spare=("machine", "project", "spent", "id"),
-        empty="No workloads. `leeway submit FILE` orders one.",
+        empty="No such workloads." if is_part else "No workloads. `leeway submit FILE` orders one.",
         console=console,
     )
 
@@ -60,7 +62,8 @@ def show_workload(item: Workload, *, now: datetime, console: Console | None = No
     order, money = item["order"], item["money"]
     output.row(facts, "project", item["project"])
     picked = item["offer"]
-    output.row(facts, "ordered", f"{picked['name']} at {picked['site']}, {output.money(picked['hourly'])} an hour")
+    came = "adopted" if any(machine["adopted_at"] for machine in item["machines"]) else "ordered"
+    output.row(facts, came, f"{picked['name']} at {picked['site']}, {output.money(picked['hourly'])} an hour")
     output.row(facts, "placed", f"{output.clock(order['placed_at'])} UTC ({output.when(order['placed_at'], now=now)})")
     output.row(facts, "ends", _end(item, now=now))
     used = f"spent {output.money(money['spent'])}, used since {output.money(money['accrued'])}"

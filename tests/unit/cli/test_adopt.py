@@ -24,6 +24,8 @@ def test_what_is_there_is_paid_by_a_project_until_it_is_stopped(leeway: Leeway) 
     assert shown["machines"][0]["adopted_at"] is not None
     assert shown["document"]["kind"] == "adopted"
     assert "(adopted: not deleted)" in leeway.ok("show", name)
+    assert "adopted  a1.small at aurora" in leeway.ok("show", name)
+    assert leeway.ok("ps", "--project", "nobodys").strip() == "No such workloads."
     assert "(adopted: not deleted)" in leeway.ok("ps")
     assert {line["machine"] for spend in leeway.json("spend") for line in spend["workloads"]} >= {name}
     assert f"{name} for project climate: server {first}, as it was" in leeway.ok("explain", name)
