@@ -41,7 +41,7 @@ from broker.strays import locked
 from broker.things import record_changed_servers
 from broker.timeline import tell
 from broker.tools import Tools
-from broker.turns import Turn, end_turn, writing
+from broker.turns import Turn, end_turn, go_on, writing
 
 
 class TellsChanges(CloudAdapter, Increments, Protocol):
@@ -67,6 +67,7 @@ def observe_changes(tools: Tools, turn: Turn, adapter: TellsChanges, *, since: d
 
 def _record(tools: Tools, turn: Turn, changes: Changes, quotas: Sequence[RemoteQuota], *, settle: timedelta) -> None:
     with writing(tools, turn) as session:
+        go_on(session, tools, turn)
         _refuse_another_scope(session, turn, changes.scope)
         # `used` before `counted_at` below: meanwhile a machine counts twice, never not at all.
         record_quotas(session, turn, quotas)

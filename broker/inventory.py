@@ -50,7 +50,7 @@ from broker.taking_back import Left, take_back
 from broker.things import record_things
 from broker.timeline import Concern, raise_findings, resolve_findings
 from broker.tools import Pace, Tools
-from broker.turns import Progress, Turn, end_turn, give_up, writing
+from broker.turns import Progress, Turn, claim_length, end_turn, give_up, go_on, writing
 from broker.values import Amount
 from broker.waste import Look, idle_machines, tell_waste
 from broker.worth import PriceList
@@ -129,10 +129,9 @@ def take_turn(tools: Tools, site_id: UUID) -> Turn | None:
                 Site.next_listing_at <= now,
                 or_(Site.listing_claim_until.is_(None), Site.listing_claim_until < now),
             )
-            # A lister that died keeps the site unlisted until then: not much longer than its visit could last.
             .values(
                 listing_generation=Site.listing_generation + 1,
-                listing_claim_until=now + pace.call * 1.25,
+                listing_claim_until=now + claim_length(tools),
                 listing_since=now,
                 listing_read=0,
             )
@@ -162,6 +161,7 @@ def _visit(adapter: CloudAdapter, turn: Turn, tools: Tools) -> Seen:
 def _record(tools: Tools, turn: Turn, seen: Seen, *, settle: timedelta) -> None:
     listing = seen.listing
     with writing(tools, turn) as session:
+        go_on(session, tools, turn)
         refuse_another_scope(session, turn, listing.scope)
         # `used` before `counted_at` below: meanwhile a machine counts twice, never not at all.
         record_quotas(session, turn, seen.quotas)

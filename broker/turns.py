@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -58,6 +58,16 @@ def writing(tools: Tools, turn: Turn) -> Iterator[Session]:
         if session.scalars(mine.with_for_update(read=True)).one_or_none() is None:
             raise _fenced(turn)
         yield session
+
+
+def claim_length(tools: Tools) -> timedelta:
+    """For so long a lister that died keeps its site from others: not much longer than its visit could last."""
+    return tools.pace.call * 1.25
+
+
+def go_on(session: Session, tools: Tools, turn: Turn) -> None:
+    """The visit is over, and writing it down may take as long again: a large site would never be done otherwise."""
+    _write(session, turn, {"listing_claim_until": func.clock_timestamp() + claim_length(tools)})
 
 
 def end_turn(session: Session, turn: Turn, **values: Any) -> None:
