@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -21,6 +21,7 @@ EPILOG = """\b
 Examples:
   leeway adopt aurora web-1 data-volume --project climate
   leeway adopt aurora --owner 4f1c... --project climate --until 2027-06-30
+  leeway adopt aurora --project-id 6483... --project climate
   leeway adopt aurora --idle --project leftovers --dry-run
 """
 _KINDS: Final = ("server", "volume", "address", "snapshot", "volume_snapshot")
@@ -34,26 +35,26 @@ _AT_ONCE: Final = 500
 @click.option("--project", required=True, help="Who pays for them from now on.")
 @click.option("--kind", type=click.Choice(_KINDS), help="Only things of this kind; without THING, all of them.")
 @click.option("--owner", metavar="USER", help="Only what this user has, by the site's id.")
+@click.option("--project-id", metavar="PROJECT", help="Only what is in this project of the site's, by its id there.")
 @click.option("--idle", is_flag=True, help="Only what is stopped, or attached to nothing.")
 @click.option("--until", type=Moment(), help="When somebody is to look at them again; 366 days, if not given.")
 @click.option("--dry-run", is_flag=True, help="Show what would be adopted, and what it costs.")
 @json_option
-def command(*, site: str, things: Sequence[str], project: str, dry_run: bool, as_json: bool, **options: object) -> None:
+def command(*, site: str, things: Sequence[str], project: str, dry_run: bool, as_json: bool, **options: Any) -> None:
     """Have a project pay for what is at SITE already: each THING (a name, or the site's id) becomes a workload.
 
     They are metered and charged from now on. Leeway does not change them, ever: `leeway stop` ends the charging and
     leaves them where they are.
     """
-    kind, owner, idle, until = (options[name] for name in ("kind", "owner", "idle", "until"))
-    if not (things or kind or owner or idle):
-        raise click.UsageError("Which things? Name them, or say --kind, --owner or --idle.")
+    until = options.pop("until")
+    if not (things or any(value not in (None, False) for value in options.values())):
+        raise click.UsageError("Which things? Name them, or say --kind, --owner, --project-id or --idle.")
     with connect() as client:
-        found = client.things(site, kind=_text(kind), owner=_text(owner), idle=bool(idle))
+        found = client.things(site, **options)
         picked = _picked(found, things, site=site) if things else [one for one in found if _is_free(one)]
         if dry_run:
             _show(picked, as_json=as_json)
             return
-        until = until if isinstance(until, datetime) else None
         made: list[Workload] = []
         for start in range(0, len(picked), _AT_ONCE):
             ids = [thing["id"] for thing in picked[start : start + _AT_ONCE]]
@@ -95,10 +96,6 @@ def _tell(made: Sequence[Workload], project: str) -> None:
         output.say(
             f"{item['name']}: {output.money(item['offer']['hourly'])} an hour, charged to {project} from now on."
         )
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
 
 
 def _is_free(thing: Thing) -> bool:

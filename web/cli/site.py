@@ -96,10 +96,18 @@ def add(name: str, *, as_json: bool, **options: Any) -> None:
 
 
 def _wanted(options: dict[str, Any]) -> dict[str, Any]:
-    """The site as the API takes it, from the options; what is said on the command line wins over clouds.yaml."""
+    """The site as the API takes it; options overrule what a clouds.yaml says of the site, and not of its credential."""
     wanted = {key: options[key] for key in ("provider", "adapter", "endpoint", "region", "jurisdiction")}
     settings = dict(_pair(text) for text in options["settings"])
+    names = ("username", "user_domain_name", "project_name", "project_id", "project_domain_name")
+    known = {key: options[key] for key in (*names, "application_credential_id")}
+    source = Source(options["secret_file"], options["secret_stdin"])
     if options["clouds"] is not None:
+        if any(value is not None for value in (*known.values(), source.file)) or source.is_stdin:
+            raise click.UsageError(
+                "A clouds.yaml says who logs in, with which secret, and for which project: leave these options out, or "
+                "--from-clouds-yaml. For another project add an entry to the file."
+            )
         entry = from_clouds_yaml(options["clouds"].expanduser(), options["cloud"])
         wanted["endpoint"] = wanted["endpoint"] or entry.endpoint
         wanted["region"] = wanted["region"] or entry.region
@@ -108,9 +116,7 @@ def _wanted(options: dict[str, Any]) -> dict[str, Any]:
     else:
         if not wanted["endpoint"]:
             raise click.UsageError("Where is it? Add --endpoint, or --from-clouds-yaml.")
-        names = ("username", "user_domain_name", "project_name", "project_id", "project_domain_name")
-        known = {key: options[key] for key in (*names, "application_credential_id")}
-        wanted["credential"] = complete(known, Source(options["secret_file"], options["secret_stdin"]))
+        wanted["credential"] = complete(known, source)
     if settings:
         wanted["settings"] = settings
     wanted["observe_only"] = options["observe"]

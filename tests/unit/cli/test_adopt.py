@@ -14,6 +14,10 @@ def test_what_is_there_is_paid_by_a_project_until_it_is_stopped(leeway: Leeway) 
     dry = leeway.json("adopt", "aurora", name, "--project", "climate", "--dry-run")
     assert [thing["remote_id"] for thing in dry] == [first]
     assert leeway.json("ps") == []
+    its_project = found[first]["project"]
+    dry = leeway.json("adopt", "aurora", "--project-id", its_project, "--project", "climate", "--dry-run")
+    assert {first, second} <= {thing["remote_id"] for thing in dry}
+    assert leeway.json("adopt", "aurora", "--project-id", "", "--project", "climate", "--dry-run") == []
     dry_sums = leeway.ok("adopt", "aurora", name, second, "--project", "climate", "--dry-run").splitlines()[-1]
     assert dry_sums == "2 things, 0.072 EUR an hour, 1.728 EUR a day"
     said = leeway.ok("adopt", "aurora", name, second, "--project", "climate", "--until", "2027-01-01")

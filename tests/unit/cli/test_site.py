@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 from adapters.sandbox.profiles import DEMO_PASSWORD
 from tests.unit.cli.conftest import Leeway
@@ -54,3 +55,12 @@ def test_ctrl_c_ends_the_waiting_for_a_check_and_says_that_it_goes_on(bare: Leew
     assert (program.returncode, out) == (130, "")
     assert "real is connected, and its check goes on" in err
     assert len(err.splitlines()) <= 2
+
+
+def test_what_a_clouds_yaml_says_is_not_said_twice(bare: Leeway, tmp_path: Path) -> None:
+    file = tmp_path / "clouds.yaml"
+    file.write_text("clouds: {x: {auth: {auth_url: 'https://x.example.org/v3', username: a, password: b}}}\n")
+    beside = ["site", "add", "real", "--provider", "real", "--from-clouds-yaml", str(file)]
+    for option in (["--project-name", "genomes"], ["--username", "ann"], ["--password-stdin"]):
+        done = bare(*beside, *option)
+        assert (done.exit_code, "leave these options out" in done.stderr) == (2, True), option
