@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import exists, func, select
+from sqlalchemy import String, and_, cast, exists, func, select
 from sqlalchemy.orm import Session
 
 from broker.errors import GrantExhausted, InvalidInput, NotFound, PriceUnknown, RateMissing, Rejected
@@ -28,8 +28,9 @@ from broker.timeline import Concern, close_finding, raise_finding, tell_order
 from broker.values import Period, utc
 from broker.workloads import MAX_DURATION
 
-# Task that gives an order the money for its next window.
+# Task that gives an order the money for its next window, and for how many at once.
 ROLL = "roll"
+MOST = 500
 # The money for the next window could not be set aside. Its key is the order's id.
 HOLD_REFUSED = "hold_refused"
 _OFF = (
@@ -143,10 +144,22 @@ def due_to_roll(order: Order, *, now: datetime, window: timedelta) -> bool:
 
 
 def orders_to_roll(session: Session, *, now: datetime, window: timedelta) -> list[UUID]:
-    """Orders that are due to roll, and have a machine to keep; in the order of their ids."""
+    """Orders that are due to roll, and have a machine to keep: those that were not refused yet, then by their refusal.
+
+    Not more than a tick can do: a grant that is used up may refuse thousands, and nobody else is to wait for them.
+    """
     keeps = exists().where(Lease.order_id == Order.id, Lease.gone_at.is_(None), Lease.desired.not_in(ENDING))
-    due = select(Order.id).where(Order.state.in_(GOING_ON), Order.held_until < now + window / 2, keeps)
-    return list(session.scalars(due.order_by(Order.id)))
+    is_refused = and_(
+        Finding.kind == HOLD_REFUSED, Finding.key == cast(Order.id, String), Finding.resolved_at.is_(None)
+    )
+    due = (
+        select(Order.id)
+        .outerjoin(Finding, is_refused)
+        .where(Order.state.in_(GOING_ON), Order.held_until < now + window / 2, keeps)
+        .order_by(Finding.last_seen_at.asc().nulls_first(), Order.held_until, Order.id)
+        .limit(MOST)
+    )
+    return list(session.scalars(due))
 
 
 def roll_hold(session: Session, order_id: UUID, funding: Funding, *, now: datetime) -> bool:

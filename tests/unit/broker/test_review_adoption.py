@@ -20,12 +20,14 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from accounting.grants import create_grant
 from accounting.models.grants import MoneyHold
+from accounting.models.ledger import Balance
 from accounting.proof import prove
 from adapters.sandbox.config import Timing as CloudTiming
 from adapters.sandbox.profiles import aurora
+from broker import extensions
 from broker.adopted import UNSEEN, record_adopted
 from broker.errors import Conflict, InvalidInput
-from broker.extensions import extend_order, roll_hold
+from broker.extensions import extend_order, orders_to_roll, roll_hold
 from broker.meters import VOLUME_SKU
 from broker.models.catalogue import Offer
 from broker.models.federation import Installation, Site
@@ -431,6 +433,28 @@ def at_once(acts: Sequence[Callable[[random.Random], object]], *, seconds: float
         thread.join(timeout=30)
     assert not any(thread.is_alive() for thread in threads)
     assert not odd, odd
+
+
+def test_refused_holds_take_turns(found: Found, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A grant that is used up refuses all that was adopted from it, and each tick asks for as many as it can."""
+    monkeypatch.setattr(extensions, "MOST", 2)
+    world, window = found.world, found.funding.window
+    volumes = found.things(ThingKind.VOLUME)
+    leases = found.adopt(*volumes)
+    orders = [found.order_of(lease_id).id for lease_id in leases]
+    assert len(orders) == 3
+    with world.sessions.begin() as session:
+        session.execute(update(Balance).values(ceiling=Balance.posted + Balance.held))
+    now, asked = world.now() + window * 0.6, list[UUID]()
+    for minute in range(3):
+        moment = now + timedelta(minutes=minute)
+        with world.sessions.begin() as session:
+            due = orders_to_roll(session, now=moment, window=window)
+            assert len(due) == 2
+            assert not any(roll_hold(session, order_id, found.funding, now=moment) for order_id in due)
+        asked += due
+    assert set(asked[:4]) == set(orders)
+    assert asked[4] not in asked[2:4], "the one that has waited longest"
 
 
 def test_two_projects_a_lister_and_who_stops_at_once(found: Found) -> None:
