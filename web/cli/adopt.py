@@ -11,10 +11,11 @@ from typing import Any, Final
 import click
 
 from web.cli import output
-from web.cli.command import Failure, LeewayCommand, connect, json_option, print_json
+from web.cli.command import Failure, LeewayCommand, connect, failure, json_option, print_json
 from web.cli.extend import Moment
 from web.cli.inventory_view import show_things
 from web.cli.main import HELPS
+from web.client.errors import ClientError
 from web.client.shapes import Money, Thing, Workload
 
 EPILOG = """\b
@@ -58,11 +59,22 @@ def command(*, site: str, things: Sequence[str], project: str, dry_run: bool, as
         made: list[Workload] = []
         for start in range(0, len(picked), _AT_ONCE):
             ids = [thing["id"] for thing in picked[start : start + _AT_ONCE]]
-            made += client.adopt(site, ids, project=project, until=until)
+            try:
+                made += client.adopt(site, ids, project=project, until=until)
+            except ClientError as error:
+                if not made:
+                    raise
+                raise _broken_off(failure(error), made=len(made), wanted=len(picked)) from error
     if as_json:
         print_json(made)
         return
     _tell(made, project)
+
+
+def _broken_off(found: Failure, *, made: int, wanted: int) -> Failure:
+    """The failure of a later request, with what the former ones did."""
+    detail = f"{found.message.removesuffix('.')}. {made} of the {wanted} things are adopted already."
+    return type(found)(detail, title=found.title, hint=found.hint, more=found.more)
 
 
 def _show(picked: Sequence[Thing], *, as_json: bool) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.unit.cli.conftest import Leeway
 from tests.unit.cli.test_inventory_shown import until
 
@@ -59,3 +61,21 @@ def test_what_has_no_price_or_no_name_is_refused_with_the_way_out(leeway: Leeway
     which = leeway("adopt", "aurora", "--project", "climate")
     assert which.exit_code == 2
     assert "Which things?" in which.output
+
+
+def test_who_adopts_much_is_told_what_is_adopted_when_a_later_part_is_refused(
+    leeway: Leeway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = leeway.cloud.add_foreign_servers(2)
+    until(
+        lambda: {first, second} <= {one["remote_id"] for one in leeway.json("inventory", "aurora", "--kind", "server")}
+    )
+    leeway.ok("project", "add", "small", "--institution", "home")
+    leeway.ok("grant", "add", "little", "--project", "small", "--amount", "8 EUR", "--until", "2100-01-01")
+    monkeypatch.setattr("web.cli.adopt._AT_ONCE", 1)
+    refused = leeway("adopt", "aurora", first, second, "--project", "small")
+    assert refused.exit_code == 1
+    said = " ".join(refused.stderr.split())
+    assert "Project small needs" in said
+    assert "1 of the 2 things are adopted already." in said
+    assert [item["project"] for item in leeway.json("ps", "--project", "small")] == ["small"]
