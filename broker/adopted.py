@@ -21,7 +21,7 @@ from broker import claims
 from broker.claims import wake
 from broker.launching import Pass
 from broker.models.federation import Site
-from broker.models.leases import Lease, Part
+from broker.models.leases import Lease, LeaseState, Part
 from broker.models.workloads import QuoteOffer
 from broker.observations import last_observations, see_gone, see_missing, see_present
 from broker.orders import RECONCILE
@@ -83,17 +83,20 @@ def _record(
 ) -> set[UUID]:
     """The leases to wake."""
     woken = set()
+    leases = locked(session, shown)
     last = last_observations(session, shown)
-    for lease in locked(session, shown):
+    for lease in leases:
         thing = shown[lease.id]
-        if lease.gone_at is not None or (thing is None and not listing.speaks_of(lease.site_project)):
+        former = last.get(lease.id)
+        is_over = former is not None and former.state is LeaseState.GONE  # given up meanwhile
+        if is_over or lease.gone_at is not None or (thing is None and not listing.speaks_of(lease.site_project)):
             continue
         if thing is not None and thing.project is not None:
             lease.site_project = thing.project  # a volume may be handed to another one
         if thing is None:
             is_new = see_missing(session, lease, seen_at=started_at, settle=settle)
         else:
-            is_new = see_present(session, lease, thing, seen_at=started_at, last=last.get(lease.id))
+            is_new = see_present(session, lease, thing, seen_at=started_at, last=former)
         if is_new:
             woken.add(lease.id)
     return woken
@@ -131,10 +134,17 @@ def unseen(session: Session, site: Site, listing: Listing) -> list[Concern]:
 
 
 def give_up(run: Pass, lease: Lease, part: Part) -> None:
-    """A person said that its project no longer pays: it is charged until now, and stays where it is."""
+    """A person said that its project no longer pays: charged until now, or until it was seen last if it is missed.
+
+    It stays where it is.
+    """
     with claims.writing(run.sessions, run.mine) as (session, row):
         now = session.scalars(select(func.clock_timestamp())).one()
         session.execute(update(Part).where(Part.id == part.id).values(gone_at=now))
-        see_gone(session, row, seen_at=now, ended_at=now, is_estimated=False, what="charged no longer, and still there")
-        name = lease.spec["name"]
-        tell(session, row, "released", f"{name} is no longer {row.project}'s; it was left at the site as it is")
+        name, is_missed = lease.spec["name"], row.missing_since is not None
+        what = "charged no longer, and still there"
+        if is_missed:
+            what = "charged until it was seen last: the last listing did not show it"
+        end = row.seen_at or now if is_missed else now
+        see_gone(session, row, seen_at=now, ended_at=end, is_estimated=is_missed, what=what)
+        tell(session, row, "released", f"{name} is no longer {row.project}'s; nothing was asked of the site")

@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
-from threading import Thread
+from threading import Event, Thread
 from typing import Any, cast
 from uuid import UUID, uuid4
 
@@ -32,9 +32,10 @@ from broker.meters import VOLUME_SKU
 from broker.models.catalogue import Offer
 from broker.models.federation import Installation, Site
 from broker.models.inventory import Thing
-from broker.models.leases import LaunchAttempt, Lease, Part
+from broker.models.leases import LaunchAttempt, Lease, LeaseState, Observation, Part
 from broker.models.people import Project
 from broker.models.workloads import Order, QuoteOffer
+from broker.observations import see_gone
 from broker.ports import CloudAdapter
 from broker.presence import record_presence
 from broker.remote import Listing, PartKind, RemoteMachine, RemoteThing, Tags, ThingKind
@@ -376,6 +377,66 @@ class Elsewhere:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._adapter, name)
+
+
+@pytest.mark.parametrize("kind", [ThingKind.SERVER, ThingKind.VOLUME])
+def test_what_is_given_up_after_it_was_missed_is_charged_until_it_was_seen(found: Found, kind: ThingKind) -> None:
+    world, thing = found.world, found.things(kind)[0]
+    (lease_id,) = found.adopt(thing)
+    world.observe(found.site_id)
+    seen_at = world.view(lease_id).lease.seen_at
+    cloud = world.cloud.cloud
+    with cloud.lock:
+        cloud.servers.pop(thing.remote_id, None)
+        cloud.volumes.pop(thing.remote_id, None)
+    world.observe(found.site_id)
+    assert world.view(lease_id).lease.missing_since is not None
+    found.stop(lease_id)
+    world.until_gone(lease_id)
+    world.settle(lease_id)
+    (charge,) = found.charges(lease_id)
+    assert (charge.charge_period_end, charge.x_estimated) == (seen_at, True)
+
+
+def test_a_listing_that_waited_for_a_giving_up_charges_nothing_anew(found: Found) -> None:
+    """It began after the end was read from the clock, and before that was committed."""
+    world, volume = found.world, found.things(ThingKind.VOLUME)[0]
+    (lease_id,) = found.adopt(volume)
+    listing, began = Listing("scope", (), (), (_there(volume),)), Event()
+
+    def writing() -> AbstractContextManager[Session]:
+        began.set()
+        return world.sessions.begin()
+
+    def list_it() -> None:
+        record_adopted(
+            world.tools,
+            listing,
+            site_id=found.site_id,
+            started_at=world.now(),
+            settle=timedelta(0),
+            writing=writing,
+        )
+
+    with world.sessions.begin() as session:
+        lease = session.get_one(Lease, lease_id, with_for_update=True)
+        now = session.scalars(select(func.clock_timestamp())).one()
+        see_gone(session, lease, seen_at=now, ended_at=now, is_estimated=False)
+        session.execute(update(Part).where(Part.lease_id == lease_id).values(gone_at=now))
+        session.flush()
+        lister = Thread(target=list_it, daemon=True)
+        lister.start()
+        assert began.wait(10)
+        time.sleep(0.3)
+    lister.join(10)
+    with world.sessions() as session:
+        states = session.scalars(select(Observation.state).order_by(Observation.seen_at)).all()
+    assert states == [LeaseState.PRESENT, LeaseState.GONE]
+
+
+def _there(thing: Thing) -> RemoteThing:
+    assert thing.size_gib is not None
+    return RemoteThing(ThingKind.VOLUME, thing.remote_id, "", "in-use", size_gib=thing.size_gib + 1)
 
 
 # --- many at once ----------------------------------------------------------------------------------------------------
