@@ -133,7 +133,7 @@ def from_clouds_yaml(file: Path, name: str | None) -> CloudEntry:
         name = next(iter(clouds))
     if name not in clouds:
         names = ", ".join(sorted(clouds))
-        title, what = ("Which cloud?", "several are") if name is None else ("No such cloud", f"no {name!r} is")
+        title, what = ("Say which cloud", "several are") if name is None else ("No such cloud", f"no {name!r} is")
         raise Failure(f"{what} in {file}.", title=title, hint=f"Add --cloud with one of: {names}.")
     secure = file.with_name("secure.yaml")
     entry = _merged(clouds[name], _clouds(secure).get(name, {}) if secure.is_file() else {})

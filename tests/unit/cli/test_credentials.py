@@ -125,9 +125,10 @@ def test_a_cloud_is_read_from_clouds_yaml_and_its_secret_from_beside_it(tmp_path
 def test_a_cloud_that_is_not_there_is_told_with_those_that_are(tmp_path: Path) -> None:
     file = tmp_path / "clouds.yaml"
     file.write_text(CLOUDS)
-    for name in ("tartoo", None):
+    for name, title in (("tartoo", "No such cloud"), (None, "Say which cloud")):
         with pytest.raises(Failure) as caught:
             from_clouds_yaml(file, name)
+        assert caught.value.title == title
         assert caught.value.hint == "Add --cloud with one of: other, tartu."
 
 
