@@ -30,6 +30,7 @@ from broker.orders import GOING_ON, Choice, place_order, stop_order
 from broker.ports import Jobs, Ledger
 from broker.projects import project_named
 from broker.quotes import Quoting, make_quote
+from broker.restored import acts
 from broker.units import show_duration
 
 # A machine that does not run by then has failed. Long enough for bare metal.
@@ -155,7 +156,12 @@ def _refusal(quote: Quote, site: Site) -> NoOffer:
 
 
 def end_boot_tests(session: Session, *, jobs: Jobs) -> int:
-    """Judge every boot test of which something can be said, and stop its machine; returns how many were."""
+    """Judge every boot test of which something can be said, and stop its machine; returns how many were.
+
+    None while Leeway only observes: the rows may be of a backup, and whatever became of the machine later.
+    """
+    if not session.scalars(select(acts())).one():
+        return 0
     under_way = session.scalars(
         select(BootTest)
         .where(BootTest.ended_at.is_(None))
@@ -176,7 +182,7 @@ def _end(session: Session, test: BootTest, *, jobs: Jobs) -> bool:
         test.took_ms = max(round((lease.started_at - lease.made_at) / timedelta(milliseconds=1)), 0)
     elif lease.failure is not None or order.state is OrderState.RETURNED:
         test.error_code, test.error = _error_code(session, lease), lease.failure or order.reason
-    elif order.state in GOING_ON and now >= test.give_up_at:
+    elif order.state in GOING_ON and now >= test.give_up_at and not lease.must_find:
         test.error_code = SLOW
         test.error = f"no machine ran within {show_duration(LIMIT)}" + (f": {lease.trouble}" if lease.trouble else "")
     elif order.state in GOING_ON:
@@ -277,7 +283,12 @@ def boot_plan(session: Session, site_id: UUID) -> PlanView | None:
 
 
 def start_planned(session: Session, ordering: Ordering, *, now: datetime) -> bool:
-    """Order the boot test that is due; one at a time, as each takes the locks of an order. True where one was due."""
+    """Order the boot test that is due; one at a time, as each takes the locks of an order. True where one was due.
+
+    None is while Leeway only observes, and starts nothing.
+    """
+    if not session.scalars(select(acts())).one():
+        return False
     found = session.execute(
         select(BootPlan, Project.name, Site)
         .join(Project, Project.id == BootPlan.project_id)

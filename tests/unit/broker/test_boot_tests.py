@@ -31,6 +31,7 @@ from broker.models.health import BootPlan, BootTest, ProbeKind, SiteProbe
 from broker.models.holds import QuotaPool
 from broker.models.workloads import Order, OrderState, QuoteOffer
 from broker.orders import stop_order
+from broker.restored import act_again, begin_observing
 from tests.world import World
 
 PAID = Wanted("climate")
@@ -213,3 +214,21 @@ def test_no_more(world: World) -> None:
 def test_intervals_have_bounds(world: World, every: timedelta) -> None:
     with pytest.raises(InvalidInput, match="every"):
         plan(world, every=every)
+
+
+def test_rows_of_a_backup_say_nothing_of_the_site(world: World) -> None:
+    """A machine that ran after the backup has not failed to come up within twenty minutes."""
+    _, lease_id = start(world)
+    plan(world)
+    with world.sessions.begin() as session:
+        session.execute(update(BootTest).values(give_up_at=database_now(session)))
+        begin_observing(session, "restored")
+    assert (judge(world), tick(world)) == (0, False)
+    with world.sessions.begin() as session:
+        act_again(session, actor="tests")
+    world.wake(lease_id, must_find=True)
+    assert judge(world) == 0, "its machine was not searched for yet"
+    world.until_running(lease_id)
+    assert judge(world) == 1
+    assert last(world).outcome == "ok"
+    assert tick(world)
