@@ -27,7 +27,9 @@ _PIPE_HEIGHT: Final = 25
 _CENTS: Final = 2
 _DECIMALS: Final = 6
 _LONG_WORD: Final = re.compile(r"(\S{100})\S{200,}(\S{20})")
-_CONTROL: Final = {code: None for code in (*range(32), *range(127, 160)) if code not in (9, 10)}
+# What turns the direction of a line round (Unicode's Bidi_Control): it could make one name look like another.
+_TURNS: Final = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+_CONTROL: Final = {code: None for code in (*range(32), *range(127, 160), *_TURNS) if code not in (9, 10)}
 
 Cell = str | Text
 
@@ -42,7 +44,7 @@ def screen(*, errors: bool = False, file: IO[str] | None = None) -> Console:
 
 
 def clean(text: object) -> str:
-    """Text that cannot move the cursor or change colours."""
+    """Text that cannot move the cursor, change colours or turn the line round."""
     return str(text).translate(_CONTROL)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import unicodedata
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -14,6 +15,7 @@ from rich.console import Console
 from web.cli import output
 from web.client.shapes import Money
 
+TURNS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
@@ -59,6 +61,7 @@ def test_what_came_from_outside_cannot_move_the_cursor(text: str) -> None:
     cleaned = output.clean(text)
     assert not any(ord(letter) < 32 and letter not in "\t\n" for letter in cleaned)
     assert not any(127 <= ord(letter) < 160 for letter in cleaned)
+    assert not any(unicodedata.bidirectional(letter) in TURNS for letter in cleaned)
 
 
 def test_markup_in_a_name_is_text() -> None:
@@ -107,3 +110,7 @@ def test_a_spare_column_is_left_out_where_there_is_no_room_and_only_there(width:
     output.show_columns(columns, spare=("gone", "spare"), console=Console(file=screen, width=width))
     assert ("spare" in screen.getvalue()) is is_there
     assert len(screen.getvalue().splitlines()) == 2
+
+
+def test_a_name_is_read_in_the_direction_in_which_it_is_written() -> None:
+    assert output.clean("invoice\u202efdp.exe\u2069") == "invoicefdp.exe"
