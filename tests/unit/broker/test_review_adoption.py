@@ -28,11 +28,12 @@ from broker import extensions
 from broker.adopted import UNSEEN, record_adopted
 from broker.errors import Conflict, InvalidInput
 from broker.extensions import extend_order, orders_to_roll, roll_hold
+from broker.launching import record_stray
 from broker.meters import VOLUME_SKU
 from broker.models.catalogue import Offer
 from broker.models.federation import Installation, Site
 from broker.models.inventory import Thing
-from broker.models.leases import LaunchAttempt, Lease, LeaseState, Observation, Part
+from broker.models.leases import LaunchAttempt, Lease, LeaseState, Observation, Outcome, Part
 from broker.models.people import Project
 from broker.models.workloads import Order, QuoteOffer
 from broker.observations import see_gone
@@ -183,6 +184,18 @@ def test_tags_of_ours_that_appear_later_change_nothing(found: Found, *, is_known
     world.observe(found.site_id)
     (still,) = [thing for thing in found.things(ThingKind.SERVER) if thing.remote_id == machine.remote_id]
     assert still.lease_id == adopted
+
+
+def test_what_is_being_deleted_as_a_leftover_of_ours_is_not_adopted(found: Found) -> None:
+    """The listing that found its tags has not written them into the inventory yet, or they were taken away since."""
+    world, machine = found.world, found.things(ThingKind.SERVER)[0]
+    (ours,) = world.leases(world.order())
+    world.until_running(ours)
+    with world.sessions.begin() as session:
+        part = session.scalars(select(Part).where(Part.lease_id == ours, Part.kind == PartKind.SERVER)).one()
+        record_stray(session, part, machine.remote_id, outcome=Outcome.DISCARD)
+    with pytest.raises(Conflict, match="being deleted"):
+        found.adopt(machine)
 
 
 # --- looked at too often ---------------------------------------------------------------------------------------------
