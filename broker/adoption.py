@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from broker import meters
@@ -143,6 +143,9 @@ def adopt(
             before = drafts[-1].order
         orders[thing.id] = before
     _write(session, drafts)
+    if drafts:  # what was a finding is somebody's now: a complete listing tells, soon
+        soon = {"full_listing_wanted_at": now, "next_listing_at": func.least(Site.next_listing_at, now)}
+        session.execute(update(Site).where(Site.id == site.id).values(soon))
     _hold(frame, drafts)
     return [orders[thing_id] for thing_id in ids]
 

@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session, selectinload
 
 from broker.errors import Conflict, NotFound
@@ -119,6 +119,9 @@ def import_rate_card(session: Session, document: RateCardDocument, *, now: datet
     known = next((version for version in versions if version.digest == document.digest()), None)
     if known is not None:
         return known
+    # What lies at its sites is judged by its prices: findings take the new ones from a complete listing.
+    soon = {"full_listing_wanted_at": now, "next_listing_at": func.least(Site.next_listing_at, now)}
+    session.execute(update(Site).where(Site.provider_id == provider.id).values(soon))
     last = max(versions, key=lambda version: version.valid_from, default=None)
     if last is not None and document.valid_from == last.valid_from:
         return _add_to(session, last, document)

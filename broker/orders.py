@@ -290,7 +290,8 @@ def finish_lease(tools: Tools, mine: Claim) -> None:
             .where(QuotaHold.lease_id == lease.id, QuotaHold.released_at.is_(None))
             .values(released_at=func.clock_timestamp())
         )
-        tell(session, lease, "gone", "nothing of it is left at the site")
+        if lease.adopted_at is None:
+            tell(session, lease, "gone", "nothing of it is left at the site")
         close_stuck(session, lease.id)
         for kind in (FAILED_FINDING, NETWORK_FINDING):
             close_finding(session, kind, str(lease.id))

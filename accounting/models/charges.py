@@ -32,7 +32,7 @@ class Segment(Base):
     starts_at: Mapped[Time]
     ends_at: Mapped[datetime | None]
     state: Mapped[LeaseState] = mapped_column(choice(LeaseState, "state"))
-    sku: Mapped[Name]
+    sku: Mapped[str]
     # None: no rate card was in force, so the price is unknown (never zero), and the segment waits for one.
     rate_card_version_id: Mapped[UUID | None] = mapped_column(ForeignKey("rate_card_versions.id"))
     is_estimated: Mapped[bool] = mapped_column(default=False)
@@ -83,9 +83,9 @@ class Charge(Base):
     service_provider_name: Mapped[Name]
     region_id: Mapped[str | None]
     resource_id: Mapped[str]
-    resource_name: Mapped[Name]
+    resource_name: Mapped[str]  # a site's names are as long as it likes
     resource_type: Mapped[str] = mapped_column(default="Virtual Machine")
-    sku_id: Mapped[Name]
+    sku_id: Mapped[str]
     sku_price_id: Mapped[str]
     pricing_category: Mapped[str] = mapped_column(default="Standard")
     pricing_quantity: Mapped[Count]

@@ -56,7 +56,7 @@ def _steps(session: Session, deadline: Deadline) -> Iterator[Diagnosis]:
         yield why_no_login(session, error, deadline)
         return
     yield _clock(skew, _odd_times(token, asked_at))
-    yield Diagnosis("credential", ok=True, detail=f"{session.credential.user} is logged in")
+    yield Diagnosis("credential", ok=True, detail=f"{session.credential.user or 'the token'} is logged in")
     project = _project(token, observe_only=session.site.observe_only)
     yield project
     if not token.project_id:

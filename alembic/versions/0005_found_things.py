@@ -19,6 +19,15 @@ WORDS = (
     ("parts", "kind", ("key_pair", "port", "server", "address", "snapshot"), ("volume", "volume_snapshot")),
     ("site_probes", "kind", ("auth", "list", "quota", "launch", "machine"), ("boot",)),
 )
+# Names that sites give, which are as long as they like.
+NAMES = (
+    ("offers", "name"),
+    ("site_images", "name"),
+    ("rate_card_prices", "sku"),
+    ("segments", "sku"),
+    ("charges", "sku_id"),
+    ("charges", "resource_name"),
+)
 PROBES = ("auth", "list", "quota", "launch", "machine", "boot")
 SIZE = sa.Numeric(28, 9)
 
@@ -27,6 +36,8 @@ SIZE = sa.Numeric(28, 9)
 def upgrade() -> None:
     for table, column, words, more in WORDS:
         _allow(table, column, (*words, *more))
+    for table, column in NAMES:
+        op.alter_column(table, column, existing_type=sa.String(200), type_=sa.String(), existing_nullable=False)
     op.add_column("things", sa.Column("project", sa.String(), nullable=True))
     op.add_column("leases", sa.Column("adopted_at", sa.DateTime(timezone=True), nullable=True))
     op.add_column("leases", sa.Column("site_project", sa.String(), nullable=True))
@@ -124,5 +135,8 @@ def downgrade() -> None:
     op.drop_column("leases", "site_project")
     op.drop_column("leases", "adopted_at")
     op.drop_column("things", "project")
+    # Fails where a longer name is kept.
+    for table, column in NAMES:
+        op.alter_column(table, column, existing_type=sa.String(), type_=sa.String(200), existing_nullable=False)
     for table, column, words, _ in WORDS:
         _allow(table, column, words)

@@ -40,7 +40,7 @@ class Offer(Base):
     catalogue_version_id: Mapped[UUID] = mapped_column(ForeignKey("catalogue_versions.id", ondelete="CASCADE"))
     site_id: Mapped[UUID] = mapped_column(ForeignKey("sites.id", ondelete="CASCADE"))
     remote_id: Mapped[str]
-    name: Mapped[Name]
+    name: Mapped[str]  # as long as the site likes
     cores: Mapped[int]
     memory_mib: Mapped[int]
     disk_gib: Mapped[int]
@@ -60,7 +60,7 @@ class SiteImage(Base):
     catalogue_version_id: Mapped[UUID] = mapped_column(ForeignKey("catalogue_versions.id", ondelete="CASCADE"))
     site_id: Mapped[UUID] = mapped_column(ForeignKey("sites.id", ondelete="CASCADE"))
     remote_id: Mapped[str]
-    name: Mapped[Name]
+    name: Mapped[str]  # as long as the site likes
     logical: Mapped[str | None]
     min_disk_gib: Mapped[int]
     min_memory_mib: Mapped[int]
@@ -95,7 +95,7 @@ class RateCardPrice(Base):
     __tablename__ = "rate_card_prices"
 
     version_id: Mapped[UUID] = mapped_column(ForeignKey("rate_card_versions.id", ondelete="CASCADE"), primary_key=True)
-    sku: Mapped[Name] = mapped_column(primary_key=True)
+    sku: Mapped[str] = mapped_column(primary_key=True)
     above: Mapped[Count] = mapped_column(primary_key=True, default=Decimal(0))
     unit: Mapped[str]
     unit_price: Mapped[UnitPrice]

@@ -274,6 +274,35 @@ def test_a_kind_that_could_not_be_read_is_missed_by_nobody(found: Found) -> None
     assert world.view(lease_id).lease.missing_since is None
 
 
+def test_a_name_may_be_as_long_as_the_site_lets_it_be(found: Found) -> None:
+    volume = found.things(ThingKind.VOLUME)[0]
+    with found.world.sessions.begin() as session:
+        session.execute(update(Thing).where(Thing.id == volume.id).values(name="data " * 51))
+    (lease_id,) = found.adopt(volume)
+    found.stop(lease_id)
+    found.world.until_gone(lease_id)
+    found.world.settle(lease_id)
+    (charge,) = found.charges(lease_id)
+    assert len(charge.resource_name) == 255
+
+
+def test_a_finding_of_what_was_adopted_closes_with_the_next_listing(found: Found) -> None:
+    world = found.world
+    with world.sessions.begin() as session:
+        open_ones = session.scalars(select(Finding).where(Finding.kind == "idle_address")).all()
+        keys = {finding.key for finding in open_ones if finding.resolved_at is None}
+    address = next(one for one in found.things(ThingKind.ADDRESS) if any(one.remote_id in key for key in keys))
+    found.adopt(address)
+    with world.sessions() as session:
+        site = session.get_one(Site, found.site_id)
+        assert site.full_listing_wanted_at is not None
+        assert site.next_listing_at <= world.now()
+    world.observe(found.site_id)
+    with world.sessions() as session:
+        left = select(Finding.key).where(Finding.kind == "idle_address", Finding.resolved_at.is_(None))
+        assert not [key for key in session.scalars(left) if address.remote_id in key]
+
+
 def test_people_see_what_it_is(found: Found) -> None:
     (lease_id,) = found.adopt(found.things(ThingKind.VOLUME)[0])
     with found.world.sessions() as session:
