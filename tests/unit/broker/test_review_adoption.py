@@ -26,6 +26,7 @@ from adapters.sandbox.config import Timing as CloudTiming
 from adapters.sandbox.profiles import aurora
 from broker import extensions
 from broker.adopted import UNSEEN, record_adopted
+from broker.adoption import Wish, adopt
 from broker.errors import Conflict, InvalidInput
 from broker.extensions import extend_order, orders_to_roll, roll_hold
 from broker.launching import record_stray
@@ -44,7 +45,7 @@ from broker.restored import begin_observing, living_imprint
 from broker.resuming import resume
 from broker.things import record_things
 from broker.turns import Turn
-from broker.values import Amount, Period
+from broker.values import Amount, Period, month_starts
 from tests.found import Found
 from tests.world import aurora_prices, make_world
 
@@ -452,6 +453,46 @@ def _there(thing: Thing) -> RemoteThing:
     return RemoteThing(ThingKind.VOLUME, thing.remote_id, "", "in-use", size_gib=thing.size_gib + 1)
 
 
+def test_a_kind_that_was_not_read_for_weeks_is_charged_month_by_month_once_it_is(found: Found) -> None:
+    world, volume = found.world, found.things(ThingKind.VOLUME)[0]
+    began = world.now() - timedelta(days=70)
+    with world.sessions.begin() as session:
+        wish = Wish("aurora", "climate", [volume.id], began + timedelta(days=300))
+        assumed = world.quoting.assumptions
+        (order,) = adopt(session, wish, found.funding, assumed=assumed, actor="tests", now=began)
+    (lease_id,) = found.leases(order.id)
+    unread = Listing("scope", (), (), unread={ThingKind.VOLUME: "Cinder is away"})
+    for _ in range(2):
+        record_adopted(
+            world.tools,
+            unread,
+            site_id=found.site_id,
+            started_at=world.now(),
+            settle=timedelta(0),
+            writing=world.sessions.begin,
+        )
+        world.settle(lease_id)
+    assert not found.charges(lease_id), "nobody knows whether it is there"
+    with world.sessions.begin() as session:
+        assert roll_hold(session, order.id, found.funding, now=world.now()), "it is held for all the same"
+    world.observe(found.site_id)
+    world.settle(lease_id)
+    seen_at = world.view(lease_id).lease.seen_at
+    assert seen_at is not None
+    charges = found.charges(lease_id)
+    edges = [*month_starts(Period(began, seen_at))]
+    assert [(one.charge_period_start, one.charge_period_end) for one in charges] == [*pairwise([began, *edges])]
+    found.stop(lease_id)
+    lease = world.until_gone(lease_id).lease
+    world.settle(lease_id)
+    assert lease.gone_at is not None
+    hours = sum((one.consumed_quantity for one in found.charges(lease_id)), Decimal(0)) / (volume.size_gib or 1)
+    end = found.charges(lease_id)[-1].charge_period_end
+    assert abs(hours - Decimal((end - began) / timedelta(microseconds=1)) / 3_600_000_000) < Decimal("0.000001")
+    with world.sessions() as session:
+        assert not prove(session)
+
+
 # --- many at once ----------------------------------------------------------------------------------------------------
 
 
@@ -536,7 +577,7 @@ def test_two_projects_a_lister_and_who_stops_at_once(found: Found) -> None:
     world = found.world
     things = [*found.things(ThingKind.SERVER), *found.things(ThingKind.VOLUME)]
 
-    def adopt(project: str) -> Callable[[random.Random], object]:
+    def adopting(project: str) -> Callable[[random.Random], object]:
         return lambda dice: found.adopt(*dice.sample(things, 2), project=project)
 
     def stop(dice: random.Random) -> None:
@@ -547,7 +588,7 @@ def test_two_projects_a_lister_and_who_stops_at_once(found: Found) -> None:
             found.stop(lease_id)
             world.work(lease_id)
 
-    acts = (adopt("climate"), adopt("physics"), stop, lambda _: world.observe(found.site_id))
+    acts = (adopting("climate"), adopting("physics"), stop, lambda _: world.observe(found.site_id))
     at_once(acts, seconds=4)
     with world.sessions() as session:
         rows = session.execute(
