@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from broker import meters
 from broker.claims import Claim, set_fenced
+from broker.database import database_now
 from broker.errors import (
     Conflict,
     GrantExhausted,
@@ -301,7 +302,7 @@ def finish_lease(tools: Tools, mine: Claim) -> None:
             _return(session, order, lease)
             return
         picked, shares = following
-        again = _new_lease(session, order, picked, _workload(session, order), member=lease.member, now=_now(session))
+        again = _new_lease(session, order, picked, _workload(session, order), member=lease.member, now=database_now(session))
         hold_quota(session, shares, again)
         tools.jobs.defer(session, RECONCILE, str(again.id))
         site = session.get_one(Site, picked.site_id)
@@ -366,11 +367,6 @@ def _fail_over(
     return None
 
 
-def _now(session: Session) -> datetime:
-    now: datetime = session.scalars(select(func.clock_timestamp())).one()
-    return now
-
-
 def _approved(session: Session, order: Order, lease: Lease, workload: Workload) -> list[QuoteOffer]:
     """The later offers within what was approved: the workload's own limit, else the price that was ordered."""
     ordered = session.get_one(QuoteOffer, order.quote_offer_id)
@@ -388,7 +384,7 @@ def _hold_with(session: Session, order: Order, lease: Lease, following: QuoteOff
     """Change the order's hold to what it needs when `lease`'s member moves to another offer."""
     ledger.lock(session, order.id)
     session.refresh(order)  # an extension may have come before our lock
-    now = _now(session)
+    now = database_now(session)
     so_far = ledger.so_far(session, order.id)
     others = session.scalars(
         select(Lease)
