@@ -302,7 +302,8 @@ def finish_lease(tools: Tools, mine: Claim) -> None:
             _return(session, order, lease)
             return
         picked, shares = following
-        again = _new_lease(session, order, picked, _workload(session, order), member=lease.member, now=database_now(session))
+        workload, now = _workload(session, order), database_now(session)
+        again = _new_lease(session, order, picked, workload, member=lease.member, now=now)
         hold_quota(session, shares, again)
         tools.jobs.defer(session, RECONCILE, str(again.id))
         site = session.get_one(Site, picked.site_id)
