@@ -283,7 +283,7 @@ def test_what_boots_from_a_volume_is_rebuilt_from_the_same_image_only(client: An
     ("image", "words"),
     [
         ("nope", "'nope' is not a 'uuid'"),
-        (str(uuid.uuid4()), "Cannot find image for rebuild"),
+        ("1c05a826-fc67-4e9f-bcc6-4cf5985136fc", "Cannot find image for rebuild"),
         (None, "'imageRef' is a required property"),
     ],
 )
