@@ -142,8 +142,8 @@ class MachineSpec:
 class PartSpec:
     """One part that a machine needs, and how the site keeps it from being made twice.
 
-    `is_harmless`: a second one neither runs nor costs, so an unknown outcome may be tried again after the settle time
-    and the extra is discarded when a listing shows it.
+    `is_harmless`: a second one does not run, so an unknown outcome may be tried again after the settle time, and the
+    extra is discarded when a listing shows it (a volume costs until then).
     """
 
     kind: PartKind
@@ -249,7 +249,7 @@ class Listing:
     """Everything of one credential scope, all pages. A listing that is not complete is an error, never a value.
 
     `parts` are those that carry the name or the tags of a Leeway; `things` are everybody's, save the machines. Of the
-    kinds of things in `unread` it says nothing, and why: no lease is made of them, so none waits for their service.
+    kinds of things in `unread` it says nothing, parts included, and why: no machine need wait for their service.
     `projects` are the site's ids of those that were listed: of things in others it says nothing either.
     """
 
