@@ -200,7 +200,9 @@ def _exchange_rate(case: Case) -> tuple[str, str, str]:
     currency = str(card.currency) if card else "no currency"
     if limit is not None and card and card.currency in case.payable:
         return f"a price in {limit.commodity}", currency, f"Write max_price in {currency}; no exchange rate is known."
-    paid = " or ".join(sorted(unit.code for unit in case.payable)) or "no grant"
+    if not case.payable:
+        return "a grant that pays", f"a price in {currency}", f"The project has no grant: add one in {currency}."
+    paid = " or ".join(sorted(unit.code for unit in case.payable))
     return f"a price in {paid}", currency, f"A grant in {currency} is needed; no exchange rate is known."
 
 

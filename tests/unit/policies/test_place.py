@@ -336,6 +336,12 @@ class TestByHand:
         assert found.eliminated == {"exchange_rate": 2}
         assert "a grant in USD" in found.verdicts[1].reasons[0].hint.casefold().replace("usd", "USD")
 
+    def test_a_project_without_a_grant_is_told_that(self) -> None:
+        found = rank(world=catalogue(AURORA), facts=replace(FACTS, free={}))
+        assert not found.candidates
+        reason = found.verdicts[0].reasons[0]
+        assert (reason.wanted, reason.hint) == ("a grant that pays", "The project has no grant: add one in EUR.")
+
     def test_two_currencies_are_never_compared_as_numbers(self) -> None:
         abroad = replace(AURORA, card=card(1, {"a1.small": "0.01", "a1.large": "0.01"}, USD))
         facts = replace(FACTS, free={USD: Amount.of(1, USD), EUR: Amount.of(1, EUR)})
