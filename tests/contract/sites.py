@@ -22,7 +22,7 @@ from adapters.sandbox.volume_entities import Volume, VolumeSnapshot
 from broker.ports import CloudAdapter
 from broker.remote import Deadline, Fence, MachineSpec, PartKind, RemotePart, Secret, SiteAddress, Tags, ThingKind
 
-PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHJlYWQgdGhlIGNvbnRyYWN0IGZpcnN0LCB0aGVu alice@laptop"
+PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHJlYWQgdGhlIGNvbnRyYWN0IGJlZm9yZSB5b3Ugc2ln alice@laptop"
 PAGE = 5  # machines in one page of the sandbox
 
 
@@ -177,7 +177,7 @@ _COLLECTIONS: dict[PartKind | ThingKind, tuple[str, str, str]] = {
 }
 
 
-def _request(occasion: Occasion, kind: PartKind | ThingKind) -> tuple[str | None, str | None, str | None]:
+def request_of(occasion: Occasion, kind: PartKind | ThingKind) -> tuple[str | None, str | None, str | None]:
     """Service, method and path of the request that an occasion is."""
     service, path, _ = _COLLECTIONS[kind]
     action = ("compute", "POST", "/action$")
@@ -200,7 +200,7 @@ def _openstack_site(cloud: SandboxCloud, registry: Registry, kind: str) -> Contr
 
     def trouble(occasion: Occasion, kind: PartKind | ThingKind, what: Trouble, times: int | None) -> None:
         fault, seconds = _FAULTS[what]
-        service, method, path = _request(occasion, kind)
+        service, method, path = request_of(occasion, kind)
         cloud.faults.add(fault, service=service, method=method, path=path, times=times, seconds=seconds)
 
     def existing(kind: PartKind, lease: uuid.UUID) -> int:

@@ -91,7 +91,10 @@ def test_what_shows_late_is_found_after_the_settle_time(site: ContractSite, kind
 def test_a_key_pair_made_twice_is_the_same_and_never_somebody_elses(site: ContractSite) -> None:
     first = site.make(PartKind.KEY_PAIR, {})
     assert site.make(PartKind.KEY_PAIR, {}, tags=replace(site.tags, attempt=new_tags().attempt)) == first
-    site.machine = replace(site.machine, ssh_key="ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGFub3RoZXIga2V5 mallory@x")
+    site.machine = replace(
+        site.machine,
+        ssh_key="ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGFub3RoZXIga2V5IG9mIHRoaXJ0eS10d28gYnl0ZXMu mallory@x",
+    )
     with pytest.raises(SiteConflict):
         site.make(PartKind.KEY_PAIR, {})
 

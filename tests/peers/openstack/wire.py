@@ -6,13 +6,15 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 # RFC 9110 7.6.1: between two neighbours only.
@@ -65,11 +67,12 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the cloud said."""
+    """What the cloud said. `pause`: seconds before each byte of the body."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+    pause: float = 0.0
 
 
 class Kept:
@@ -131,9 +134,17 @@ class Wire:
         return None if Fate.LOST in fate else mine.answer
 
 
-@contextmanager
-def wire() -> Iterator[Wire]:
+AnyWire = TypeVar("AnyWire", bound=Wire)
+
+
+def wire() -> AbstractContextManager[Wire]:
     """A proxy that runs."""
+    return running(Wire)
+
+
+@contextmanager
+def running(kind: Callable[[ThreadingHTTPServer], AnyWire]) -> Iterator[AnyWire]:
+    """The same, of a kind that does more than `Wire`."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -154,13 +165,20 @@ def wire() -> Iterator[Wire]:
             if answer.status != 204:
                 self.send_header("Content-Length", str(len(answer.body)))
             self.end_headers()
-            self.wfile.write(answer.body)
+            if not answer.pause:
+                self.wfile.write(answer.body)
+                return
+            with suppress(OSError):  # nobody listens to the end
+                for byte in answer.body:
+                    time.sleep(answer.pause)
+                    self.wfile.write(bytes([byte]))
+            self.close_connection = True
 
         do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = pass_on  # noqa: N815 - http.server's names
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    made = Wire(server)
+    made = kind(server)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:
