@@ -61,7 +61,8 @@ def detach(session: Session, server_id: str, volume_id: str, deadline: Deadline)
         status = _look(session, volume_id, deadline).raw_status
         if status in ("reserved", "attaching"):
             raise SiteBusy(f"{error.detail}; it is {status}", http_status=error.http_status) from error
-        if status != "detaching" and _has(session, server_id, volume_id, deadline):
+        # For a moment Cinder has it back, and Nova still counts it among the server's.
+        if status not in ("detaching", "available") and _has(session, server_id, volume_id, deadline):
             raise
         return
     # "Instance ... is not attached to volume ...", or "Volume ... could not be found."; of the server alone it is none.

@@ -260,3 +260,23 @@ def test_a_404_to_a_detachment_is_told_by_what_it_speaks_of(
     with pytest.raises(SiteError) as caught:
         adapter.detach(SERVER, VOLUME, deadline=soon())
     assert type(caught.value) is meaning
+
+
+@pytest.mark.parametrize(("status", "is_fine"), [("detaching", True), ("available", True), ("in-use", False)])
+def test_a_refused_detachment_is_fine_where_the_volume_is_going_or_gone(
+    cloud: Cloud, adapter: OpenStack, status: str, is_fine: bool
+) -> None:
+    """For a moment Cinder has the volume back, and Nova still counts it among the server's."""
+
+    def answer(request: Request) -> Reply:
+        if request.method == "DELETE":
+            return refusal("Invalid volume: Volume status must be 'in-use' and attach_status must be 'attached'")
+        attached = reply({"volumeAttachment": {"id": VOLUME, "volumeId": VOLUME, "serverId": SERVER}})
+        return attached if "os-volume_attachments" in request.path else volume(status)
+
+    cloud.rest = answer
+    if is_fine:
+        adapter.detach(SERVER, VOLUME, deadline=soon())
+        return
+    with pytest.raises(SiteRefused):
+        adapter.detach(SERVER, VOLUME, deadline=soon())
