@@ -8,7 +8,6 @@ site's `max_limit` servers without a word: such an answer is not asked for.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -20,7 +19,6 @@ from broker.remote import Deadline, RemoteUsage
 from broker.values import Period
 
 _WHOLE = "2.40"  # Ocata
-_SECOND = Decimal(1) / 3600  # hours
 _PAGE = 1_000  # asked for; a site that allows less sends less
 
 
@@ -43,9 +41,8 @@ def read_usage(session: Session, period: Period, deadline: Deadline) -> list[Rem
         return _page(_ask(session, call, deadline), doing)
 
     found = {usage.remote_id: usage for page in every_page(fetch, doing=doing) for usage in page}
-    # Less than no hours: of a period that is to come Nova lists what runs all the same, and what has just begun may
-    # begin half a second from now, as its database rounds to whole ones.
-    return [replace(usage, hours=max(usage.hours, Decimal(0))) for usage in found.values() if usage.hours > -_SECOND]
+    # A period that begins after the site's now: Nova lists what runs, with less than no hours.
+    return [usage for usage in found.values() if usage.hours >= 0]
 
 
 def _moment(moment: datetime) -> str:

@@ -270,14 +270,3 @@ def test_a_marker_that_is_gone_is_a_list_that_changed(nova: Nova, adapter: OpenS
     nova.usage = page
     with pytest.raises(SiteUnknown, match="changed"):
         adapter.usage(MAY, deadline=soon())
-
-
-@pytest.mark.parametrize(("hours", "counted"), [(-0.0001, 0), (-0.01, None), (0.25, 0.25)])
-def test_what_began_within_the_second_has_no_hours_yet_and_what_is_to_come_is_not_there(
-    nova: Nova, adapter: OpenStack, hours: float, counted: float | None
-) -> None:
-    """Nova keeps whole seconds, rounded: a machine may have begun half a second from now."""
-    answers = iter([{"server_usages": [row(1, hours=hours)]}])
-    nova.usage = lambda _: reply({"tenant_usage": next(answers, {})})
-    found = [float(usage.hours) for usage in adapter.usage(MAY, deadline=soon())]
-    assert found == ([] if counted is None else [counted])
