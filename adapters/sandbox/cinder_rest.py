@@ -1,13 +1,11 @@
 """What Cinder's collections have in common: refusals, microversions, owners, lists in pages."""
 
 import ast
-import re
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any, TypeVar
 
-from starlette.datastructures import Headers
-
+from adapters.sandbox.microversions import FAULT_NAMES, OTHER_FAULT, Microversions, unauthorized, written
 from adapters.sandbox.paging import page
 from adapters.sandbox.state import is_visible, visible
 from adapters.sandbox.volume_entities import Volume, VolumeSnapshot
@@ -16,68 +14,27 @@ from adapters.sandbox.wire import ApiError, Call, Reply, Service
 Document = dict[str, Any]
 ThingT = TypeVar("ThingT", Volume, VolumeSnapshot)
 
-MIN_VERSION = (3, 0)
-MAX_VERSION = (3, 70)
+VERSIONS = Microversions("volume", (3, 0), (3, 70))
 BASE = "/volume/v3/{project}"
-_FAULT_NAMES = {
-    400: "badRequest",
-    403: "forbidden",
-    404: "itemNotFound",
-    405: "badMethod",
-    409: "conflictingRequest",
-    413: "overLimit",
-    429: "overLimit",
-    503: "serviceUnavailable",
-}
 _NAME_CHARACTERS = 255
 
 
 def _refuse(error: ApiError) -> Reply:
-    if error.status == 401:  # the middleware in front of Cinder answers this one
-        return Reply(401, {"error": {"code": 401, "message": error.message, "title": "Unauthorized"}})
-    name = _FAULT_NAMES.get(error.status, "computeFault")  # Cinder was a part of Nova once
+    if error.status == 401:
+        return unauthorized(error)
+    name = FAULT_NAMES.get(error.status, OTHER_FAULT)
     document: Document = {"code": error.status, "message": error.message}
     if error.status == 413:
         return Reply(413, {name: document | {"retryAfter": "0"}}, {"Retry-After": "0"})
     return Reply(error.status, {name: document})
 
 
-def _negotiate(headers: Headers) -> tuple[int, int]:
-    """The microversion asked for; 3.0 when none is.
-
-    Raises:
-        ApiError: 400 for no version at all, 406 for one outside the range.
-    """
-    text = None
-    for part in headers.get("openstack-api-version", "").split(","):
-        service, _, version = part.strip().partition(" ")
-        if service.lower() == "volume":
-            text = version.strip()
-    if text is None:
-        return MIN_VERSION
-    if text == "latest":
-        return MAX_VERSION
-    match = re.fullmatch(r"(\d+)\.(\d+)", text)
-    if match is None:
-        raise ApiError(400, f"API Version String {text} is of invalid format. Must be of format MajorNum.MinorNum.")
-    asked = (int(match[1]), int(match[2]))
-    if not MIN_VERSION <= asked <= MAX_VERSION:
-        refused = f"Version {text} is not supported by the API. Minimum is 3.0 and maximum is 3.70."
-        raise ApiError(406, refused, headers=_version_headers(text))
-    return asked
-
-
 def _finish(call: Call, reply: Reply) -> None:
-    if reply.status == 401:  # answered before Cinder looks at versions
-        return
-    reply.headers |= _version_headers(f"{call.version[0]}.{call.version[1]}")
+    if reply.status != 401:  # that is answered before Cinder looks at versions
+        reply.headers |= VERSIONS.headers(written(call.version))
 
 
-def _version_headers(version: str) -> dict[str, str]:
-    return {"OpenStack-API-Version": f"volume {version}", "Vary": "OpenStack-API-Version"}
-
-
-SERVICE = Service("volume", _refuse, negotiate=_negotiate, finish=_finish)
+SERVICE = Service("volume", _refuse, negotiate=VERSIONS.negotiate, finish=_finish)
 
 
 def own_project(call: Call) -> str:

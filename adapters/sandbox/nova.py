@@ -6,77 +6,30 @@ import hashlib
 import re
 from typing import Any
 
-from starlette.datastructures import Headers
-
 from adapters.sandbox import nova_actions, nova_groups, nova_quotas, nova_servers, nova_usage, nova_volumes
 from adapters.sandbox.entities import Flavor, KeyPair
+from adapters.sandbox.microversions import FAULT_NAMES, OTHER_FAULT, Microversions, unauthorized, written
 from adapters.sandbox.nova_views import flavor_document, links
 from adapters.sandbox.paging import page
 from adapters.sandbox.wire import ApiError, Call, Handler, Reply, Service
 
-MIN_VERSION = (2, 1)
-MAX_VERSION = (2, 79)
-_FAULT_NAMES = {
-    400: "badRequest",
-    401: "unauthorized",
-    403: "forbidden",
-    404: "itemNotFound",
-    405: "badMethod",
-    409: "conflictingRequest",
-    413: "overLimit",
-    429: "overLimit",
-    503: "serviceUnavailable",
-}
+VERSIONS = Microversions("compute", (2, 1), (2, 79), former="X-OpenStack-Nova-API-Version")
 
 
 def _refuse(error: ApiError) -> Reply:
-    if error.status == 401:  # the middleware in front of Nova answers this one
-        return Reply(401, {"error": {"code": 401, "message": error.message, "title": "Unauthorized"}})
-    name = _FAULT_NAMES.get(error.status, "computeFault")
+    if error.status == 401:
+        return unauthorized(error)
+    name = FAULT_NAMES.get(error.status, OTHER_FAULT)
     document = {name: {"code": error.status, "message": error.message}}
     return Reply(error.status, document, media_type="application/json; charset=UTF-8")
 
 
-def _negotiate(headers: Headers) -> tuple[int, int]:
-    """The microversion asked for; 2.1 when none is.
-
-    Raises:
-        ApiError: 400 for no version at all, 406 for one outside the range.
-    """
-    text = headers.get("x-openstack-nova-api-version")
-    for part in headers.get("openstack-api-version", "").split(","):
-        service, _, version = part.strip().partition(" ")
-        if service.lower() == "compute":
-            text = version.strip()
-    if text is None:
-        return MIN_VERSION
-    if text == "latest":
-        return MAX_VERSION
-    match = re.fullmatch(r"(\d+)\.(\d+)", text)
-    if match is None:
-        raise ApiError(400, f"API Version String {text} is of invalid format. Must be of format MajorNum.MinorNum.")
-    version_asked = (int(match[1]), int(match[2]))
-    if not MIN_VERSION <= version_asked <= MAX_VERSION:
-        refused = f"Version {text} is not supported by the API. Minimum is 2.1 and maximum is 2.79."
-        raise ApiError(406, refused, headers=_version_headers(text))
-    return version_asked
-
-
 def _finish(call: Call, reply: Reply) -> None:
-    if reply.status == 401 or call.path.rstrip("/") == "/compute":  # answered before Nova looks at versions
-        return
-    reply.headers |= _version_headers(f"{call.version[0]}.{call.version[1]}")
+    if reply.status != 401 and call.path.rstrip("/") != "/compute":  # those are answered before Nova looks at versions
+        reply.headers |= VERSIONS.headers(written(call.version))
 
 
-def _version_headers(version: str) -> dict[str, str]:
-    return {
-        "OpenStack-API-Version": f"compute {version}",
-        "X-OpenStack-Nova-API-Version": version,
-        "Vary": "OpenStack-API-Version, X-OpenStack-Nova-API-Version",
-    }
-
-
-SERVICE = Service("compute", _refuse, negotiate=_negotiate, finish=_finish)
+SERVICE = Service("compute", _refuse, negotiate=VERSIONS.negotiate, finish=_finish)
 
 
 def _version(call: Call) -> dict[str, Any]:
