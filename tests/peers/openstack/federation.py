@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import pytest
 import yaml
 from openstack.config import OpenStackConfig
 from openstack.connection import Connection
@@ -32,7 +33,18 @@ from broker.tools import Timing
 from tests.world import RATES, World, make_world, quick
 from web.identity.vault import SealedVault
 
-CLOUDS = Path(os.environ.get("LEEWAY_PEERS_HOME") or "/var/lib/leeway-peers") / "openstack" / "clouds.yaml"
+HOME = Path(os.environ.get("LEEWAY_PEERS_HOME") or "/var/lib/leeway-peers") / "openstack"
+CLOUDS = HOME / "clouds.yaml"
+# The marks of every test against it.
+PEER = [
+    pytest.mark.peer,
+    pytest.mark.skipif(
+        not CLOUDS.exists(),
+        reason=f"NO REAL OPENSTACK: {CLOUDS} does not exist; start it as root with tests/peers/openstack/up",
+    ),
+    pytest.mark.filterwarnings("ignore::openstack.warnings.RemovedInSDK50Warning"),  # of the SDK to itself
+    pytest.mark.filterwarnings("ignore::openstack.warnings.RemovedInSDK60Warning"),
+]
 SECONDS = 180.0  # a busy machine takes a minute for what takes three seconds on an idle one
 PAUSE = 0.4
 SITE = "real"

@@ -16,16 +16,10 @@ from adapters.registry import Registry
 from broker.errors import SiteConflict, SiteDenied, SiteRefused
 from broker.remote import MachineSpec, MachineState, PartKind, RemoteMachine, Secret
 from broker.values import Period
-from tests.peers.openstack.federation import CLOUDS, SECONDS, address_and_secret
+from tests.peers.openstack.federation import PEER, SECONDS, address_and_secret
 from tests.peers.openstack.test_adapter import launch, new_tags, remove, soon, spec, wait_for
 
-pytestmark = [
-    pytest.mark.peer,
-    pytest.mark.skipif(
-        not CLOUDS.exists(),
-        reason=f"NO REAL OPENSTACK: {CLOUDS} does not exist; start it as root with tests/peers/openstack/up",
-    ),
-]
+pytestmark = PEER
 
 
 @pytest.fixture(scope="module")

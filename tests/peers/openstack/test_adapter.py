@@ -30,17 +30,9 @@ from broker.remote import (
     SnapshotState,
     Tags,
 )
-from tests.peers.openstack.federation import CLOUDS, PUBLIC_KEY, SECONDS, address_and_secret
+from tests.peers.openstack.federation import CLOUDS, PEER, PUBLIC_KEY, SECONDS, address_and_secret
 
-pytestmark = [
-    pytest.mark.peer,
-    pytest.mark.skipif(
-        not CLOUDS.exists(),
-        reason=f"NO REAL OPENSTACK: {CLOUDS} does not exist; start it as root with tests/peers/openstack/up",
-    ),
-    pytest.mark.filterwarnings("ignore::openstack.warnings.RemovedInSDK50Warning"),  # of the SDK to itself
-    pytest.mark.filterwarnings("ignore::openstack.warnings.RemovedInSDK60Warning"),
-]
+pytestmark = PEER
 
 Open = Callable[..., OpenStack]
 FORMATS = {"disk": "qcow2", "container": "bare"}

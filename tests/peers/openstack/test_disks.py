@@ -17,19 +17,11 @@ from adapters.openstack.adapter import OpenStack
 from adapters.registry import Registry
 from broker.errors import SiteBusy, SiteConflict, SiteQuota, SiteRefused
 from broker.remote import Deadline, MachineSpec, MachineState, PartKind, RemoteMachine, RemoteThing, Tags, ThingKind
-from tests.peers.openstack.federation import CLOUDS, SECONDS, address_and_secret
+from tests.peers.openstack.federation import CLOUDS, PEER, SECONDS, address_and_secret
 from tests.peers.openstack.test_adapter import new_tags, remove, wait_for
 from tests.peers.openstack.test_adapter import spec as any_spec
 
-pytestmark = [
-    pytest.mark.peer,
-    pytest.mark.skipif(
-        not CLOUDS.exists(),
-        reason=f"NO REAL OPENSTACK: {CLOUDS} does not exist; start it as root with tests/peers/openstack/up",
-    ),
-    pytest.mark.filterwarnings("ignore::openstack.warnings.RemovedInSDK50Warning"),  # of the SDK to itself
-    pytest.mark.filterwarnings("ignore::openstack.warnings.RemovedInSDK60Warning"),
-]
+pytestmark = PEER
 
 Open = Callable[..., OpenStack]
 

@@ -17,20 +17,12 @@ from broker.models.inventory import Thing
 from broker.models.leases import Lease, LeaseState, Observation, SiteListing
 from broker.remote import MachineState, PartKind
 from broker.tools import Pace
-from tests.peers.openstack.federation import CLOUDS, PAUSE, SECONDS, Cloud, connect, federation, ordered, until
+from tests.peers.openstack.federation import PAUSE, PEER, SECONDS, Cloud, connect, federation, ordered, until
 from tests.world import World
 
 PRICES = {"m1.tiny": "3.60", "public-address": "0.36"}
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::openstack.warnings.RemovedInSDK50Warning"),
-    pytest.mark.filterwarnings("ignore::openstack.warnings.RemovedInSDK60Warning"),
-    pytest.mark.peer,
-    pytest.mark.skipif(
-        not CLOUDS.exists(),
-        reason=f"NO REAL OPENSTACK: {CLOUDS} does not exist; start it as root with tests/peers/openstack/up",
-    ),
-]
+pytestmark = PEER
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,17 @@ from broker.models.workloads import Order, OrderState
 from broker.orders import stop_order
 from broker.reconcile import reconcile
 from broker.remote import PartKind
-from tests.peers.openstack.federation import CLOUDS, PAUSE, SECONDS, Cloud, Life, connect, federation, ordered, until
+from tests.peers.openstack.federation import (
+    PAUSE,
+    PEER,
+    SECONDS,
+    Cloud,
+    Life,
+    connect,
+    federation,
+    ordered,
+    until,
+)
 from tests.peers.openstack.wire import Fate, Wire, wire
 from tests.world import World
 
@@ -39,15 +49,7 @@ A_SECOND = 1.1  # Nova's times are whole seconds, so what runs for less may have
 MILLIONTH = Decimal("0.000001")
 PRICES = {"m1.tiny": "3.60", "public-address": "0.36"}
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::openstack.warnings.RemovedInSDK50Warning"),
-    pytest.mark.filterwarnings("ignore::openstack.warnings.RemovedInSDK60Warning"),
-    pytest.mark.peer,
-    pytest.mark.skipif(
-        not CLOUDS.exists(),
-        reason=f"NO REAL OPENSTACK: {CLOUDS} does not exist; start it as root with tests/peers/openstack/up",
-    ),
-]
+pytestmark = PEER
 
 
 @pytest.fixture(scope="module")

@@ -17,22 +17,13 @@ from openstack.config import OpenStackConfig
 from openstack.connection import Connection
 from openstack.exceptions import ConflictException, ForbiddenException, NotFoundException
 
-HOME = Path(os.environ.get("LEEWAY_PEERS_HOME") or "/var/lib/leeway-peers") / "openstack"
-CLOUDS = HOME / "clouds.yaml"
+from tests.peers.openstack.federation import CLOUDS, PEER
+
 UP = Path(__file__).parent / "up"
 # A busy machine takes a minute for what takes three seconds on an idle one.
 BUILD_SECONDS = 120
 
-pytestmark = [
-    # openstacksdk warns of calls that it makes itself.
-    pytest.mark.filterwarnings("ignore::openstack.warnings.RemovedInSDK50Warning"),
-    pytest.mark.filterwarnings("ignore::openstack.warnings.RemovedInSDK60Warning"),
-    pytest.mark.peer,
-    pytest.mark.skipif(
-        not CLOUDS.exists(),
-        reason=f"NO REAL OPENSTACK: {CLOUDS} does not exist; start it as root with tests/peers/openstack/up",
-    ),
-]
+pytestmark = PEER
 # entry of clouds.yaml: the project it works in and the roles it has there
 EXPECTED = {
     "leeway-admin": ("admin", {"admin"}),

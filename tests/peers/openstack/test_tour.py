@@ -16,19 +16,11 @@ import pytest
 from openstack.config import OpenStackConfig
 from openstack.connection import Connection
 
-HOME = Path(os.environ.get("LEEWAY_PEERS_HOME") or "/var/lib/leeway-peers") / "openstack"
-CLOUDS = HOME / "clouds.yaml"
+from tests.peers.openstack.federation import CLOUDS, PEER
+
 CLOUD = "leeway-alice"
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::openstack.warnings.RemovedInSDK50Warning"),
-    pytest.mark.filterwarnings("ignore::openstack.warnings.RemovedInSDK60Warning"),
-    pytest.mark.peer,
-    pytest.mark.skipif(
-        not CLOUDS.exists(),
-        reason=f"NO REAL OPENSTACK: {CLOUDS} does not exist; start it as root with tests/peers/openstack/up",
-    ),
-]
+pytestmark = PEER
 
 
 class Commands:

@@ -22,18 +22,9 @@ from broker.remote import Deadline, MachineSpec, PartKind, RemotePart, Secret, S
 from tests.contract.sites import PUBLIC_KEY, ContractSite, Occasion, OwnCredential, Trouble, request_of, soon
 from tests.peers.openstack.contract.front import Front, Rule
 from tests.peers.openstack.contract.hand import LENA, Hand
-from tests.peers.openstack.federation import CLOUDS, address_and_secret
+from tests.peers.openstack.federation import address_and_secret
 from tests.peers.openstack.wire import Request
 
-PEER = [
-    pytest.mark.peer,
-    pytest.mark.skipif(
-        not CLOUDS.exists(),
-        reason=f"NO REAL OPENSTACK: {CLOUDS} does not exist; start it as root with tests/peers/openstack/up",
-    ),
-    pytest.mark.filterwarnings("ignore::openstack.warnings.RemovedInSDK50Warning"),  # of the SDK to itself
-    pytest.mark.filterwarnings("ignore::openstack.warnings.RemovedInSDK60Warning"),
-]
 ANOTHER = "leeway-tim"  # of a project that nothing of the suite is in
 NO_HOST = "x1.nowhere"  # the flavor that the scheduler finds no host for
 SLOWLY_DONE = {PartKind.SERVER, PartKind.VOLUME}

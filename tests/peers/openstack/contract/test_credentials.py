@@ -16,7 +16,7 @@ from tests.contract.test_credentials import (
     test_one_list_that_refuses_the_credential_fails_the_listing,
     test_the_check_names_the_credential,
 )
-from tests.peers.openstack.contract.rig import PEER
+from tests.peers.openstack.federation import PEER
 
 __all__ = [
     "credential",

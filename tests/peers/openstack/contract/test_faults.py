@@ -20,7 +20,8 @@ from tests.contract.test_faults import (
     test_many_answers_that_drip_hold_nobody_else_up_for_longer_than_their_deadline,
     test_what_never_left_us_says_all_four_too,
 )
-from tests.peers.openstack.contract.rig import PEER, Rig, StandingSite
+from tests.peers.openstack.contract.rig import Rig, StandingSite
+from tests.peers.openstack.federation import PEER
 
 __all__ = [
     "test_a_fault_ends_as_its_error_with_site_operation_cause_and_what_to_do",

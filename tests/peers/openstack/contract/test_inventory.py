@@ -17,7 +17,8 @@ from tests.contract.test_inventory import (
     test_the_quotas_count_the_volumes_of_all,
     test_what_did_not_change_is_not_shown,
 )
-from tests.peers.openstack.contract.rig import PEER, Rig
+from tests.peers.openstack.contract.rig import Rig
+from tests.peers.openstack.federation import PEER
 
 __all__ = [
     "increments",

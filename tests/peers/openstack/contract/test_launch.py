@@ -17,7 +17,7 @@ from tests.contract.test_launch import (
     test_the_plan_has_one_server_and_a_key_and_an_address_only_if_asked_for,
     test_what_the_site_does_not_know_is_refused_and_makes_nothing,
 )
-from tests.peers.openstack.contract.rig import PEER
+from tests.peers.openstack.federation import PEER
 
 __all__ = [
     "test_a_key_pair_made_twice_is_the_same_and_never_somebody_elses",

@@ -16,7 +16,7 @@ from tests.contract.test_listing import (
     test_a_listing_tells_how_much_it_has_read_after_every_page,
     test_what_the_progress_raises_ends_the_listing,
 )
-from tests.peers.openstack.contract.rig import PEER
+from tests.peers.openstack.federation import PEER
 
 __all__ = [
     "test_a_later_page_that_fails_fails_the_listing",

@@ -8,7 +8,8 @@ from tests.contract.sites import ContractSite
 from tests.contract.test_projects import (
     test_everything_says_its_project_and_it_is_one,
 )
-from tests.peers.openstack.contract.rig import PEER, Rig
+from tests.peers.openstack.contract.rig import Rig
+from tests.peers.openstack.federation import PEER
 
 __all__ = [
     "test_everything_says_its_project_and_it_is_one",

@@ -7,7 +7,7 @@ from tests.contract.test_trouble import (
     test_a_token_that_dies_is_renewed_without_anybody_noticing,
     test_busy_says_when_to_come_back_and_makes_nothing,
 )
-from tests.peers.openstack.contract.rig import PEER
+from tests.peers.openstack.federation import PEER
 
 __all__ = [
     "test_a_refused_credential_says_nothing_of_what_exists",

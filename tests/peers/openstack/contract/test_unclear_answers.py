@@ -18,7 +18,7 @@ from tests.contract.test_trouble import (
     test_an_unclear_answer_to_a_reading_is_unknown,
     test_an_unclear_answer_to_a_search_is_no_empty_result,
 )
-from tests.peers.openstack.contract.rig import PEER
+from tests.peers.openstack.federation import PEER
 
 __all__ = [
     "logged_in",

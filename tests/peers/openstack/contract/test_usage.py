@@ -19,7 +19,8 @@ from tests.contract.test_usage import (
     test_another_project_sees_none_of_it,
     usages,
 )
-from tests.peers.openstack.contract.rig import PEER, Rig
+from tests.peers.openstack.contract.rig import Rig
+from tests.peers.openstack.federation import PEER
 
 __all__ = [
     "test_a_deleted_machine_is_in_it_with_its_end",
