@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 
 from broker import claims
 from broker.claims import wake
+from broker.database import database_now
 from broker.launching import Pass
 from broker.models.federation import Site
 from broker.models.leases import Lease, LeaseState, Part
@@ -29,6 +30,7 @@ from broker.remote import Listing, PartKind, RemoteThing
 from broker.strays import locked
 from broker.timeline import Concern, tell
 from broker.tools import Tools
+from broker.turns import list_soon
 from broker.units import counted
 from broker.values import Amount
 
@@ -148,3 +150,5 @@ def give_up(run: Pass, lease: Lease, part: Part) -> None:
         end = row.seen_at or now if is_missed else now
         see_gone(session, row, seen_at=now, ended_at=end, is_estimated=is_missed, what=what)
         tell(session, row, "released", f"{name} is no longer {row.project}'s; nothing was asked of the site")
+    with run.sessions.begin() as session:  # apart, as the site comes before its leases; it is nobody's from now on
+        list_soon(session, Site.id == lease.site_id, now=database_now(session))

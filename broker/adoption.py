@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from broker import meters
@@ -39,6 +39,7 @@ from broker.remote import Fence, MachineSpec, MachineState, PartKind, ThingKind
 from broker.restored import refuse_while_observing
 from broker.sites import site_named
 from broker.timeline import tell_order
+from broker.turns import list_soon
 from broker.values import Amount, Period, new_id, plain, utc
 from broker.workloads import MAX_DURATION
 
@@ -101,7 +102,8 @@ def adopt(
         raise InvalidInput("things", f"{len(ids)} things are wished", hint=hint)
     until = now + MAX_DURATION if wish.until is None else utc(wish.until, field="until")
     if not now < until <= now + MAX_DURATION:
-        raise InvalidInput("until", f"{_moment(until)} is not within the next {MAX_DURATION.days} days")
+        reason = f"{_moment(until)} is not within the next {MAX_DURATION.days} days"
+        raise InvalidInput("until", reason, hint="Say when somebody is to look at them again; it can be moved later.")
     project = session.scalars(select(Project).where(Project.name == wish.project)).one_or_none()
     if project is None:
         raise NotFound(f"there is no project {wish.project!r}", hint="`leeway project list` shows those there are.")
@@ -144,8 +146,7 @@ def adopt(
         orders[thing.id] = before
     _write(session, drafts)
     if drafts:  # what was a finding is somebody's now: a complete listing tells, soon
-        soon = {"full_listing_wanted_at": now, "next_listing_at": func.least(Site.next_listing_at, now)}
-        session.execute(update(Site).where(Site.id == site.id).values(soon))
+        list_soon(session, Site.id == site.id, now=now)
     _hold(frame, drafts)
     return [orders[thing_id] for thing_id in ids]
 

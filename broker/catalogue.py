@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select, update
+from sqlalchemy import select
 from sqlalchemy.orm import Session, selectinload
 
 from broker.errors import Conflict, NotFound
@@ -24,6 +24,7 @@ from broker.pricing import Price, RateCard, Tier
 from broker.quota import free_quota
 from broker.ratecards import RateCardDocument
 from broker.remote import RemoteImage, RemoteOffer
+from broker.turns import list_soon
 from broker.values import Commodity, Unit, plain
 
 
@@ -120,8 +121,7 @@ def import_rate_card(session: Session, document: RateCardDocument, *, now: datet
     if known is not None:
         return known
     # What lies at its sites is judged by its prices: findings take the new ones from a complete listing.
-    soon = {"full_listing_wanted_at": now, "next_listing_at": func.least(Site.next_listing_at, now)}
-    session.execute(update(Site).where(Site.provider_id == provider.id).values(soon))
+    list_soon(session, Site.provider_id == provider.id, now=now)
     last = max(versions, key=lambda version: version.valid_from, default=None)
     if last is not None and document.valid_from == last.valid_from:
         return _add_to(session, last, document)

@@ -17,6 +17,7 @@ from uuid import UUID
 from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
+from broker.database import database_now
 from broker.errors import Conflict, LeewayError
 from broker.inventory import OURS_UNKNOWN
 from broker.models.audit import Finding
@@ -25,6 +26,7 @@ from broker.models.leases import Lease
 from broker.restored import LEAP, Standing, act_again, look
 from broker.sites import site_named
 from broker.tools import Tools
+from broker.turns import list_soon
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +128,7 @@ def _act(session: Session, standing: Standing, left_out: Collection[UUID], *, ac
     # The next listing takes back what no row knows of (`broker.taking_back`), and tells anew of what it cannot.
     waiting = update(Finding).where(Finding.kind == OURS_UNKNOWN, Finding.resolved_at.is_(None))
     session.execute(waiting.values(resolved_at=func.clock_timestamp()))
-    now = func.clock_timestamp()
-    session.execute(update(Site).where(Site.is_enabled).values(next_listing_at=now, full_listing_wanted_at=now))
+    list_soon(session, Site.is_enabled.is_(True), now=database_now(session))
     live = or_(Lease.gone_at.is_(None), Lease.next_look_at.is_not(None))
     # Locked in the order of their ids, as everybody does.
     session.scalars(select(Lease.id).where(live).order_by(Lease.id).with_for_update(key_share=True)).all()

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -68,6 +68,15 @@ def claim_length(tools: Tools) -> timedelta:
 def go_on(session: Session, tools: Tools, turn: Turn) -> None:
     """The visit is over, and writing it down may take as long again: a large site would never be done otherwise."""
     _write(session, turn, {"listing_claim_until": func.clock_timestamp() + claim_length(tools)})
+
+
+def list_soon(session: Session, which: ColumnElement[bool], *, now: datetime) -> None:
+    """Have sites listed completely as soon as a lister is free: something that findings rest on has changed.
+
+    Not under a lease's lock: a lister has the site's row when it asks for leases.
+    """
+    soon = {"full_listing_wanted_at": now, "next_listing_at": func.least(Site.next_listing_at, now)}
+    session.execute(update(Site).where(which).values(soon))
 
 
 def end_turn(session: Session, turn: Turn, **values: Any) -> None:

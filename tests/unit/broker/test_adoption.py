@@ -99,6 +99,10 @@ def test_what_is_no_machine_is_charged_by_its_size_and_given_up(
     hours = Decimal((charge.charge_period_end - charge.charge_period_start) / timedelta(microseconds=1)) / 3_600_000_000
     assert abs(charge.consumed_quantity - hours * (thing.size_gib or 1)) < Decimal("0.000001")
     assert charge.charge_period_start == lease.adopted_at
+    with found.world.sessions() as session:
+        wanted = session.get_one(Site, found.site_id).full_listing_wanted_at
+        assert wanted is not None
+        assert wanted > charge.charge_period_end, "it is a finding again as soon as a listing has shown it"
     found.world.observe(found.site_id)
     (same,) = [one for one in found.things(kind) if one.remote_id == thing.remote_id]
     assert same.lease_id is None, "it is still there, and nobody's"
